@@ -1,0 +1,38 @@
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help test unit demo serve pyz image clean
+
+help:            ## this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
+
+test: $(VENV)/ready  ## everything, with coverage (makes its own virtual environment)
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine -q
+	$(BIN)/coverage report
+
+unit: $(VENV)/ready  ## what needs no process: seconds
+	$(BIN)/python -m pytest tests/unit -q
+
+$(VENV)/ready:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check pytest coverage
+	touch $@
+
+demo:            ## Hermes in front of a stand-in Ollama, on free ports
+	$(PYTHON) -m hermes demo
+
+serve:           ## Hermes with ./hermes.toml
+	$(PYTHON) -m hermes serve
+
+pyz:             ## hermes.pyz: everything in one file, the same bytes each time
+	$(PYTHON) -m hermes.archive hermes.pyz
+
+image:           ## the container image, without pip
+	docker build -t hermes .
+
+clean:           ## what the other targets made
+	rm -rf $(VENV) hermes.pyz .coverage .coverage.* .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,12 @@
+"""python -m hermes. Also `python -I -S path/to/hermes`, where the interpreter is given the folder itself and no search path."""
+
+import os
+import sys
+
+if not __package__:
+    sys.path[0] = os.path.dirname(os.path.abspath(sys.path[0]))
+
+from hermes.cli import main  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(main())

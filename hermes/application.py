@@ -1,0 +1,213 @@
+"""The only composer: builds the tree, owns the life state, the signals and the present configuration.
+
+    SERVING ──TERM, INT──▶ DRAINING ──all quiet, or late, or a second signal──▶ STOPPED
+       └─HUP─▶ SERVING, with the new configuration or, if that is bad, the old one
+
+Everything here runs in the parent's main thread, in one loop: the supervisor's step, then whatever signals have come. A signal handler only
+notes a number; the wake-up is a byte on the supervisor's pipe. Draining is a state with a deadline, turned by the same loop.
+"""
+
+import logging
+import os
+import resource
+import signal
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from enum import Enum
+
+from hermes import __version__, config
+from hermes.config import Config, ConfigError
+from hermes.dispatch.dispatcher import Dispatcher, Upstream
+from hermes.dispatch.pulls import Pulls
+from hermes.dispatch.registry import Registry
+from hermes.errors import Draining
+from hermes.frontend import gate, health, native, openai, own, pull
+from hermes.frontend.connection import House, Limits
+from hermes.frontend.exchange import Call
+from hermes.frontend.router import Router
+from hermes.frontend.server import Server
+from hermes.observe import status
+from hermes.workers.messages import Timeouts
+from hermes.workers.supervisor import Supervisor
+
+log = logging.getLogger("hermes")
+access = logging.getLogger("hermes.access")
+LAST_WORDS = 0.5            # seconds for handler threads to tell their clients, after the drain has been cut short
+BRIEF = Timeouts(connect=1.0, first_byte=2.0, idle=1.0, total=3.0)
+TICK = 0.1                  # seconds between two looks while draining; no clock runs otherwise
+
+
+class Life(Enum):
+    SERVING = "serving"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+STEPS = {Life.SERVING: (Life.DRAINING,), Life.DRAINING: (Life.STOPPED,), Life.STOPPED: ()}
+
+
+class Application:
+    """`run` blocks until a signal has ended everything. `read_config` is asked for the new configuration on SIGHUP."""
+
+    def __init__(self, settings: Config, read_config: Callable[[], Config]):
+        """Raises OSError when the address cannot be listened on."""
+        self.config = settings
+        self.life = Life.SERVING
+        self._read_config = read_config
+        self._started = time.monotonic()
+        self._signals: deque[int] = deque()
+        self._drain_until = float("inf")
+        self.supervisor = Supervisor()
+        self.registry = Registry(settings, self.supervisor.supervise, self.supervisor.wake)
+        self.dispatcher = Dispatcher(self.registry, _upstream(settings))
+        self.counters = status.Counters()
+        house = House(self._router(), Limits(settings.server), self._admit, self._note, lambda: not self.serving())
+        self.server = Server((settings.server.host, settings.server.port), house, settings.server.max_connections)
+
+    def _router(self) -> Router:
+        views = health.Health(self)
+        endpoints = [pull.PullEndpoint(Pulls(self.dispatcher)), own.Own(self.dispatcher), views,
+                     native.Native(self.dispatcher), openai.OpenAI(self.dispatcher)]
+        routes = [route for endpoint in endpoints for route in endpoint.routes()]
+        families = [("/v1/llm/", own.DIALECT), ("/v1/status", own.DIALECT), ("/v1/", openai.DIALECT), ("", native.DIALECT)]
+        return Router(routes, families)
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        self._listen_to_signals()
+        _raise_descriptor_limit()
+        self.server.start()
+        log.info("listening on %s upstream=%s config=%s models=%d pid=%d version=%s", self.server.url, self.config.ollama.url,
+                 self.config.path or "built-in", len(self.config.models), os.getpid(), __version__)
+        while self.life is not Life.STOPPED:
+            self.supervisor.step(self._next_look())
+            while self._signals:
+                self._heed(self._signals.popleft())
+            if self.life is Life.DRAINING and (self._quiet() or time.monotonic() >= self._drain_until):
+                self._become(Life.STOPPED)
+        self._stop()
+
+    def _next_look(self) -> float:
+        if self.life is Life.DRAINING:
+            return time.monotonic() + TICK
+        return self.registry.sweep(time.monotonic())
+
+    def _listen_to_signals(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda number, _: self._signals.append(number))
+        if os.getpid() == 1:
+            signal.signal(signal.SIGCHLD, lambda *_: None)      # an orphan's death must wake the loop, to be reaped
+        signal.set_wakeup_fd(self.supervisor.wake_fd, warn_on_full_buffer=False)
+
+    def _heed(self, number: int) -> None:
+        if number == signal.SIGHUP:
+            if self.life is Life.SERVING:
+                self._reload()
+        elif self.life is Life.SERVING:
+            log.info("stopping signal=%s drain_timeout=%g", signal.Signals(number).name, self.config.server.drain_timeout)
+            self._become(Life.DRAINING)
+            self._drain_until = time.monotonic() + self.config.server.drain_timeout
+            self.server.stop_accepting()
+        elif self.life is Life.DRAINING:
+            log.warning("stopping at once signal=%s", signal.Signals(number).name)
+            self._drain_until = 0.0
+
+    def _become(self, life: Life) -> None:
+        """The one door of the life state."""
+        if life not in STEPS[self.life]:
+            raise AssertionError(f"{self.life} → {life}")
+        self.life = life
+
+    def _quiet(self) -> bool:
+        return self.server.open == 0 and not self.registry.busy()
+
+    # -- stopping --------------------------------------------------------------------------------------------------
+
+    def _stop(self) -> None:
+        """Cut what still runs, tell its clients, end the workers."""
+        cut = self.registry.busy()
+        self.registry.refuse(Draining("Hermes is stopping"))
+        if cut:
+            log.warning("cutting what still runs running=%d", len(self.registry.leased()))
+            for child in self.registry.leased():
+                child.kill()
+            late = time.monotonic() + LAST_WORDS
+            while self.server.open and time.monotonic() < late:
+                self.supervisor.step(min(late, time.monotonic() + TICK))
+        self.supervisor.stop(time.monotonic() + 1.0)
+        log.info("stopped")
+
+    # -- reload ----------------------------------------------------------------------------------------------------
+
+    def _reload(self) -> None:
+        """Validate first; then pools are resized, added and retired without touching what runs."""
+        try:
+            new = self._read_config()
+        except ConfigError as error:
+            for problem in error.problems:
+                log.error("configuration not reloaded: %s", problem)
+            return
+        old, self.config = self.config, new
+        self.dispatcher.upstream = _upstream(new)
+        self.server.house.limits = Limits(new.server)
+        self.registry.apply(new)
+        logging.getLogger("hermes").setLevel(new.log.level.upper())
+        for key in ("listen", "max_connections"):
+            if getattr(old.server, key) != getattr(new.server, key):
+                log.warning("[server] %s has changed; that takes a restart", key)
+        log.info("configuration reloaded config=%s models=%d", new.path or "built-in", len(new.models))
+
+    # -- what the server asks --------------------------------------------------------------------------------------
+
+    def serving(self) -> bool:
+        return self.life is Life.SERVING
+
+    def see(self, client) -> status.Seen:
+        """Ask Ollama how it is, with little patience: a status page must answer."""
+        upstream = self.dispatcher.upstream
+        brief = Dispatcher(self.registry, upstream._replace(timeouts=BRIEF))
+        return status.see_ollama(lambda path: brief.ask("GET", path, client))
+
+    def status(self, seen: status.Seen) -> dict:
+        pools = self.registry.snapshots()
+        return status.picture(self.life.value, self._started, self.dispatcher.upstream.url, pools, seen,
+                              self.counters.snapshot(), self.supervisor.starting())
+
+    def _admit(self, request) -> None:
+        if not self.serving() and request.path not in health.PATHS:
+            raise Draining("Hermes is stopping")
+        gate.admit(request, self.server.on_loopback)
+
+    def _note(self, call: Call | None, status: int, outcome: str) -> None:
+        """Told of every request once, at its end."""
+        if call is not None and call.request.path in health.PATHS:
+            return
+        self.counters.note(outcome)
+        if call is None:
+            access.info("request status=%d outcome=%s", status, outcome)
+        else:
+            access.info("request method=%s path=%s model=%s status=%d outcome=%s queue_s=%.3f duration_s=%.3f", call.request.method,
+                        call.request.path[:256], call.model[:128] or "-", status, outcome, call.queued, time.monotonic() - call.arrived)
+
+
+def _upstream(settings: Config) -> Upstream:
+    ollama = settings.ollama
+    return Upstream(ollama.url, Timeouts(ollama.connect_timeout, ollama.first_byte_timeout, ollama.idle_timeout, ollama.total_timeout))
+
+
+def _raise_descriptor_limit() -> None:
+    """A waiting client takes two descriptors; the soft limit of 1,024 is for programs that use select()."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (OSError, ValueError):
+        log.debug("descriptor limit stays at %d", soft)
+
+
+def build(path: str | None, environ: Mapping[str, str]) -> Application:
+    """Raises ConfigError, OSError."""
+    def read() -> Config:
+        return config.load(path or config.find(environ), environ)
+    return Application(read(), read)

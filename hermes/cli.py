@@ -1,0 +1,106 @@
+"""Subcommands and exit codes (conventions.md §2.1, §2.2)."""
+
+import argparse
+import difflib
+import os
+import sys
+
+from hermes import __version__
+
+OK, FAILED, BAD_COMMAND, CANNOT_START, BAD_CONFIG = 0, 1, 2, 3, 78     # 78 is EX_CONFIG of sysexits.h
+COMMANDS = ("serve", "check", "demo", "simulator", "version")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"):
+        arguments.insert(0, "serve")
+    if arguments[0] in ("--version",):
+        arguments[0] = "version"
+    options = _parser().parse_args(arguments)
+    try:
+        return options.run(options)
+    except KeyboardInterrupt:
+        return OK
+    except BrokenPipeError:
+        return FAILED
+
+
+class Parser(argparse.ArgumentParser):
+    """Suggests the nearest command; argparse itself does so from 3.14 on."""
+
+    def error(self, message: str) -> None:
+        word = next((word for word in sys.argv[1:] if not word.startswith("-")), "")
+        near = difflib.get_close_matches(word, COMMANDS, 1)
+        super().error(message + (f" (did you mean '{near[0]}'?)" if "invalid choice" in message and near else ""))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(prog="python -m hermes", description="A sidecar gateway for Ollama: bounded queues, worker pools, honest streams.",
+                    allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    for name, run, text in (("serve", serve, "run the gateway (the default)"), ("check", check, "say everything that is wrong with a configuration"),
+                            ("demo", demo, "run the gateway in front of a built-in stand-in Ollama"),
+                            ("simulator", simulator, "run the stand-in Ollama alone"), ("version", version, "print the version")):
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(run=run)
+        if name in ("serve", "check"):
+            command.add_argument("--config", metavar="FILE", help="the configuration (default: HERMES_CONFIG, ./hermes.toml, …)")
+        if name == "simulator":
+            command.add_argument("--host", default="127.0.0.1")
+            command.add_argument("--port", type=int, default=11434)
+            command.add_argument("--load-time", type=float, default=1.0, metavar="SECONDS")
+            command.add_argument("--token-interval", type=float, default=0.02, metavar="SECONDS")
+    return parser
+
+
+def serve(options: argparse.Namespace) -> int:
+    from hermes import application
+    from hermes.config import ConfigError
+    from hermes.observe import logs
+    try:
+        app = application.build(options.config, os.environ)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return BAD_CONFIG
+    except OSError as error:
+        print(f"hermes: cannot listen: {error.strerror or error}", file=sys.stderr)
+        return CANNOT_START
+    handler = logs.start(app.config.log.level)
+    try:
+        app.run()
+    finally:
+        logs.stop(handler)
+    return OK
+
+
+def check(options: argparse.Namespace) -> int:
+    from hermes import config
+    path = options.config or config.find(os.environ)
+    try:
+        settings = config.load(path, os.environ)
+    except config.ConfigError as error:
+        print(error, file=sys.stderr)
+        return BAD_CONFIG
+    print(f"{path or 'built-in configuration'}: OK, {len(settings.models)} models, listen {settings.server.listen}, upstream {settings.ollama.url}")
+    return OK
+
+
+def demo(options: argparse.Namespace) -> int:
+    from hermes.demo import run
+    return run()
+
+
+def simulator(options: argparse.Namespace) -> int:
+    from hermes.simulator import server
+    try:
+        server.main(options.host, options.port, load_time=options.load_time, token_interval=options.token_interval)
+    except OSError as error:
+        print(f"hermes: cannot listen: {error.strerror or error}", file=sys.stderr)
+        return CANNOT_START
+    return OK
+
+
+def version(options: argparse.Namespace) -> int:
+    print(f"hermes {__version__} (Python {sys.version.split()[0]})")
+    return OK

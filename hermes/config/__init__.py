@@ -1,0 +1,184 @@
+"""hermes.toml → frozen settings; every mistake with its file, line, key and a suggestion.
+
+Precedence: HERMES_<SECTION>_<KEY> in the environment, then the file, then the default; an empty variable counts as
+unset. Nothing starts on a bad file: `load` answers with a whole Config or raises every problem at once.
+"""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from hermes.config import addresses
+from hermes.names import canonical
+from hermes.config.reading import ConfigError, Problem, Reading, quoted
+from hermes.config.settings import SETTINGS
+
+__all__ = [
+    "SETTINGS",
+    "Config",
+    "ConfigError",
+    "DefaultSettings",
+    "LogSettings",
+    "ModelSettings",
+    "OllamaSettings",
+    "Problem",
+    "ServerSettings",
+    "find",
+    "load",
+    "loads",
+]
+
+NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """[server]. Times in seconds, sizes in bytes."""
+
+    host: str  # "" is every address
+    port: int  # 0 is any free one
+    drain_timeout: float
+    max_body: int
+    max_connections: int
+    head_timeout: float
+    body_timeout: float
+    keepalive_timeout: float
+    send_timeout: float
+
+    @property
+    def listen(self) -> str:
+        """ "host:port", as a file would say it."""
+        return addresses.join(self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class OllamaSettings:
+    """[ollama]. Times in seconds; math.inf where the file says "off"."""
+
+    url: str  # scheme://host:port/prefix, no slash at the end
+    connect_timeout: float
+    first_byte_timeout: float
+    idle_timeout: float
+    total_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class DefaultSettings:
+    """[defaults], for every model, listed or not. Times in seconds."""
+
+    max_concurrency: int
+    max_queue: int
+    queue_timeout: float
+    dismiss_after: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSettings:
+    """One [models.NAME] table, with [defaults] filled in."""
+
+    name: str  # what clients call it: the table's key
+    model: str  # what Ollama calls it
+    max_concurrency: int
+    max_queue: int
+    queue_timeout: float  # seconds
+    memory_cost: str | int | None  # "low", "medium", "high", bytes, or not said
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """[log]."""
+
+    level: str  # "debug", "info", "warning" or "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole configuration. `path` is the file it came from, None when there was none."""
+
+    server: ServerSettings
+    ollama: OllamaSettings
+    defaults: DefaultSettings
+    log: LogSettings
+    models: tuple[ModelSettings, ...]
+    path: str | None
+
+
+def find(environ: Mapping[str, str], cwd: str = ".") -> str | None:
+    """The file to load when the command line names none; None for the built-in settings.
+
+    HERMES_CONFIG is taken at its word. The others count as soon as anything has that name: Docker makes a directory
+    of a bind mount whose source is missing, and `load` should say so rather than start with other settings.
+    """
+    if named := environ.get("HERMES_CONFIG"):
+        return named
+    home = environ.get("XDG_CONFIG_HOME") or os.path.join(environ.get("HOME", ""), ".config")
+    folders = [cwd, *([os.path.join(home, "hermes-gateway")] if os.path.isabs(home) else []), "/etc/hermes"]
+    paths = (os.path.normpath(os.path.join(folder, "hermes.toml")) for folder in folders)
+    return next(filter(os.path.lexists, paths), None)
+
+
+def load(path: str | None = None, environ: Mapping[str, str] = NOTHING) -> Config:
+    """The configuration of a file, or with None the built-in one. Raises ConfigError with every problem."""
+    reading = Reading("built-in" if path is None else path, environ)
+    return _config(reading, "" if path is None else reading.file_text(), path)
+
+
+def loads(text: str, file: str = "hermes.toml", environ: Mapping[str, str] = NOTHING) -> Config:
+    """The configuration of a text; `file` is what its problems name. Raises ConfigError with every problem."""
+    return _config(Reading(file, environ), text, file)
+
+
+def _config(reading: Reading, text: str | None, path: str | None) -> Config:
+    document = None if text is None else reading.document(text)
+    values = {name: reading.section(name) for name in ("server", "ollama", "defaults", "log")}
+    host, port = values["server"].pop("listen")
+    server, ollama = ServerSettings(host=host, port=port, **values["server"]), OllamaSettings(**values["ollama"])
+    defaults = DefaultSettings(**values["defaults"])
+    models = tuple(_models(reading, defaults))
+    if document is not None:  # a file that could not be read might have said otherwise
+        _refuse_own_address(reading, server, ollama.url)
+    reading.finish()
+    return Config(server, ollama, defaults, LogSettings(**values["log"]), models, path)
+
+
+def _models(reading: Reading, defaults: DefaultSettings) -> Iterator[ModelSettings]:
+    """The models that can be told apart; whatever is wrong with the others is a problem by then."""
+    seen: list[ModelSettings] = []
+    for name, values in reading.models():
+        values.setdefault("model", name)
+        values.setdefault("memory_cost", None)
+        for key in ("max_concurrency", "max_queue", "queue_timeout"):
+            values.setdefault(key, getattr(defaults, key))
+        model = ModelSettings(name=name, **values)
+        for other in seen:
+            if clash := _clash(model, other):
+                reading.model_problem(name, other.name, clash)
+        seen.append(model)
+        yield model
+
+
+def _clash(one: ModelSettings, other: ModelSettings) -> str | None:
+    """Why two tables cannot stand side by side: a name must lead to one pool, and a model must have one pool."""
+    if canonical(one.model) == canonical(other.model):
+        return f"are both for Ollama's {quoted(one.model)}: a model has one pool, keep one of the tables"
+    shared = {canonical(one.name), canonical(one.model)} & {canonical(other.name), canonical(other.model)}
+    if not shared:
+        return None
+    name = one.name if canonical(one.name) in shared else one.model
+    return f"would both answer to {quoted(name)}: rename one of the tables"
+
+
+def _refuse_own_address(reading: Reading, server: ServerSettings, url: str) -> None:
+    if not addresses.is_own(url, server.host, server.port):
+        return
+    # With the url left at its default it was the choice of where to listen that made the loop.
+    given = reading.given["ollama.url"]
+    if given.is_default:
+        given = reading.given["server.listen"]
+    reading.problems.append(
+        given.problem(
+            f"{url} is Hermes's own address: it would call itself for ever; "
+            "set [ollama] url, or OLLAMA_HOST, to where Ollama is, or [server] listen to another port"
+        )
+    )

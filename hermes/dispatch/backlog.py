@@ -1,0 +1,41 @@
+"""Who is next among those who wait: bounded, first come, first served. Pure; the pool guards it with its lock."""
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Backlog(Generic[T]):
+    """Tickets in order. Every operation takes the same time however many wait."""
+
+    def __init__(self, limit: int):
+        self.limit = limit
+        self._waiting: OrderedDict[T, None] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def push(self, ticket: T) -> bool:
+        """False when it is full."""
+        if len(self._waiting) >= self.limit:
+            return False
+        self._waiting[ticket] = None
+        return True
+
+    def pop(self) -> T:
+        """The next one. Raises KeyError when nobody waits."""
+        return self._waiting.popitem(last=False)[0]
+
+    def remove(self, ticket: T) -> bool:
+        """False when it is not waiting (any more)."""
+        return self._waiting.pop(ticket, self) is None
+
+    def oldest(self) -> T | None:
+        return next(iter(self._waiting), None)
+
+    def clear(self) -> list[T]:
+        """Everybody, in order; then nobody waits."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        return waiting

@@ -1,0 +1,94 @@
+"""Job → lease: which pool, how often, under whose patience. Called by handler threads.
+
+The one retry above the worker: a worker that died before its answer's head was sent on has cost the client nothing, so the job goes
+to another one, once if Ollama may have seen it, and as often as it takes within the queue's patience if it cannot have.
+"""
+
+import json
+import time
+from typing import NamedTuple
+
+from hermes.dispatch.lease import Lease
+from hermes.dispatch.registry import Place, Registry
+from hermes.errors import BadRequest, ModelNotFound, QueueTimeout, UpstreamError, WorkerLost
+from hermes.names import canonical
+from hermes.workers.messages import Job, Timeouts
+
+SMALL = 8 << 20             # bytes of a control answer that Hermes reads itself
+
+
+class Upstream(NamedTuple):
+    """Where Ollama is, and how patient to be with it."""
+
+    url: str
+    timeouts: Timeouts
+
+
+class Dispatcher:
+    """Has no state but the immutable `upstream`, which a reload replaces."""
+
+    def __init__(self, registry: Registry, upstream: Upstream):
+        self.registry = registry
+        self.upstream = upstream
+
+    def job(self, method: str, path: str, **fields) -> Job:
+        return Job(self.upstream.url, method, path, timeouts=self.upstream.timeouts, **fields)
+
+    def place(self, name: str, client) -> Place:
+        """The pool for `name`, made now if Ollama has the model. Raises BadRequest, ModelNotFound, UpstreamError, ClientGone."""
+        try:
+            key = canonical(name)
+        except ValueError:
+            raise BadRequest("invalid model name") from None
+        return self.registry.find(key) or self._discover(name, client)
+
+    def renamed(self, name: str, place: Place) -> bool:
+        """Does Ollama know the model by another name than the client does?"""
+        return canonical(name) != canonical(place.model)
+
+    def open(self, place: Place, job: Job, client) -> Lease:
+        """Wait for a worker, hand the job over, wait for the answer's head. `client` has a fileno() that shows when he leaves.
+
+        Raises QueueFull, QueueTimeout, PoolDown, UpstreamError, ClientGone.
+        """
+        arrived = time.monotonic()
+        second_chance = True
+        while True:
+            left = max(0.0, place.patience - (time.monotonic() - arrived))
+            lease = Lease(place.pool, place.pool.hire(client, left), client)
+            lease.queued = time.monotonic() - arrived
+            try:
+                lease.begin(job)
+                return lease
+            except WorkerLost as lost:
+                if lost.started and not second_chance:
+                    raise
+                if not lost.started and time.monotonic() - arrived > place.patience:
+                    raise QueueTimeout(f"no worker of model '{place.pool.name}' could take the request") from None
+                second_chance = second_chance and not lost.started
+            except BaseException:
+                lease.close()
+                raise
+
+    def ask(self, method: str, path: str, client, body: bytes = b"", place: Place | None = None) -> tuple[int, bytes]:
+        """A call whose answer Hermes reads itself: status and body. By default through the control pool."""
+        job = self.job(method, path, body=body, decode=True, headers=(("Content-Type", "application/json"),) if body else ())
+        with self.open(place or self.registry.control, job, client) as lease:
+            pieces, size = [], 0
+            while piece := lease.read():
+                pieces.append(piece)
+                size += len(piece)
+                if size > SMALL:
+                    raise UpstreamError("Ollama's answer is too long")
+            return lease.head.status, b"".join(pieces)
+
+    def _discover(self, name: str, client) -> Place:
+        """Ask Ollama, which knows best what a name means. Its answer is not kept: a name it lacks leaves no trace."""
+        status, _ = self.ask("POST", "/api/show", client, json.dumps({"model": name}).encode())
+        if status == 200:
+            return self.registry.adopt(name)
+        if status == 404:
+            raise ModelNotFound(f"model '{name}' not found")
+        if status == 400:
+            raise BadRequest("invalid model name")
+        raise UpstreamError(f"Ollama could not say whether it has the model (status {status})")

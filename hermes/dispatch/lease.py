@@ -1,0 +1,177 @@
+"""One job's conversation with one worker: exclusive use of its pipe, from the job's first byte to END, FAILURE or the worker's end.
+
+Runs in the handler thread of the job's client. It waits for the worker and for the client in one poll: a client that leaves
+cancels the job in every phase, and a worker that says nothing past its own deadlines is killed.
+
+    begin ──HEAD──▶ read … read ──END──▶ read returns b""     the worker goes back to its pool
+      │               │
+      └───────────────┴── FAILURE: the error is raised         the worker goes back as well
+                      └── client gone, close(): CANCEL, a second's grace, then back, or SIGKILL
+                      └── end of file, rubbish, silence: WorkerLost; the worker is given up
+"""
+
+import select
+import time
+
+from hermes import errors
+from hermes.dispatch.bell import GONE
+from hermes.dispatch.pool import Pool
+from hermes.errors import ClientGone, HermesError, UpstreamError, WorkerLost
+from hermes.workers.child import Child
+from hermes.workers.messages import End, Failure, Head, Job, Kind, ProtocolError, unpack
+
+GRACE = 1.0                 # seconds a worker has to answer a CANCEL
+HUNG_MARGIN = 5.0           # seconds beyond the worker's own deadlines before it is taken for hung
+HAND_OVER = 10.0            # seconds for a worker to take its job off the pipe
+
+
+class Lease:
+    """Use it as a context manager, or call `close`. `head` is set by `begin`, `end` by the last `read`."""
+
+    def __init__(self, pool: Pool, child: Child, client):
+        self.head: Head | None = None
+        self.end: End | None = None
+        self.ended = False              # the answer is whole: what `read` returned last was the last
+        self.queued = 0.0               # seconds its ticket waited
+        self._pool = pool
+        self._child: Child | None = child
+        self._client_fd = client.fileno()
+        self._began = time.monotonic()
+        self._frames: list[tuple[int, bytes]] = []
+        self._failure: HermesError | None = None
+        self._silence = self._last = float("inf")
+        self._idle = 0.0
+        self._poll = select.poll()
+        self._poll.register(child.fd, select.POLLIN)
+        self._poll.register(self._client_fd, GONE)
+
+    def begin(self, job: Job) -> Head:
+        """Hand the job over and wait for the head of the answer. Raises UpstreamError (WorkerLost among them), ClientGone."""
+        try:
+            self._child.send_job(job, self._began + HAND_OVER)
+        except OSError as error:
+            self._give_up()
+            raise WorkerLost(f"the worker was lost before it had the request ({type(error).__name__})", started=False) from None
+        times = job.timeouts
+        self._idle = times.idle
+        self._last = self._began + times.total + HUNG_MARGIN
+        self._silence = 3 * times.connect + times.first_byte + HUNG_MARGIN
+        while self.head is None:
+            if not self._frames:
+                self._receive()
+            elif self._frames[0][0] == Kind.HEAD:
+                self.head = self._unpack(*self._frames.pop(0))
+            else:
+                self.read()                 # a failure, which it raises
+                self._lost("the worker answered without a head")
+        self._silence = self._idle + HUNG_MARGIN
+        return self.head
+
+    def read(self) -> bytes:
+        """The next bytes of the body, all that have come; b"" at its end. Raises UpstreamError, ClientGone."""
+        while True:
+            if self._failure:
+                raise self._failure
+            if self.ended:
+                return b""
+            if not self._frames:
+                self._receive()
+            pieces = [payload for kind, payload in self._take() if self._is_data(kind, payload)]
+            if pieces:
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def close(self) -> None:
+        """The client needs no more. Idempotent."""
+        if self._child is not None:
+            self._cancel()
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(self, *exc) -> None:
+        self.close()
+
+    def _take(self) -> list[tuple[int, bytes]]:
+        frames, self._frames = self._frames, []
+        return frames
+
+    def _is_data(self, kind: int, payload: bytes) -> bool:
+        """True for DATA; END and FAILURE end the lease at once, whatever the client still has to be sent."""
+        if kind == Kind.DATA:
+            return True
+        message = self._unpack(kind, payload)
+        if isinstance(message, End):
+            self.end, self.ended = message, True
+        elif isinstance(message, Failure):
+            self._failure = _error(message)
+        else:
+            self._lost("the worker sent a head twice")
+        self._hand_back(answered=self.ended)
+        return False
+
+    def _receive(self) -> None:
+        """Wait for the worker or the client, whichever moves first; then read once."""
+        patience = min(self._silence, self._last - time.monotonic())
+        ready = self._poll.poll(None if patience == float("inf") else max(0.0, min(patience * 1000, 1 << 30)))
+        if not ready:
+            self._child.kill()
+            self._lost("the worker hung and was killed")
+        for fd, _ in ready:
+            if fd == self._client_fd:
+                self._cancel()
+                raise ClientGone
+        try:
+            self._frames += self._child.receive()
+        except (EOFError, OSError):
+            self._lost("the worker died")
+        except ProtocolError:
+            self._child.kill()
+            self._lost("the worker spoke gibberish and was killed")
+
+    def _unpack(self, kind: int, payload: bytes) -> Head | End | Failure:
+        try:
+            return unpack(kind, payload)
+        except ProtocolError:
+            self._child.kill()
+            self._lost("the worker spoke gibberish and was killed")
+
+    def _cancel(self) -> None:
+        """Ask the worker to stop, and read on until it says that it has, because it may be waiting to write."""
+        if any(kind in (Kind.END, Kind.FAILURE) for kind, _ in self._frames):
+            self._hand_back()
+            return
+        deadline = time.monotonic() + GRACE
+        poll = select.poll()
+        poll.register(self._child.fd, select.POLLIN)
+        try:
+            self._child.cancel()
+            while (left := deadline - time.monotonic()) > 0:
+                if poll.poll(left * 1000) and any(kind in (Kind.END, Kind.FAILURE) for kind, _ in self._child.receive()):
+                    self._hand_back()
+                    return
+        except (EOFError, OSError, ProtocolError):
+            pass
+        self._child.unwanted = True             # our doing: not a death to count
+        self._child.kill()
+        self._give_up()
+
+    def _lost(self, text: str) -> None:
+        self._give_up()
+        raise WorkerLost(text, started=True)
+
+    def _hand_back(self, answered: bool = False) -> None:
+        child, self._child = self._child, None
+        self._pool.release(child, reusable=True, answered=answered, took=time.monotonic() - self._began)
+
+    def _give_up(self) -> None:
+        child, self._child = self._child, None
+        child.close()
+        self._pool.release(child, reusable=False)
+
+
+def _error(failure: Failure) -> HermesError:
+    """The error a FAILURE frame names. `told`: Ollama's own error record has gone out already."""
+    cls = getattr(errors, failure.error, UpstreamError)
+    error = cls(failure.text) if isinstance(cls, type) and issubclass(cls, UpstreamError) else UpstreamError(failure.text)
+    error.told = failure.told
+    return error

@@ -1,0 +1,245 @@
+"""The workers of one model and the tickets waiting for them, under the one lock that handler threads and the supervisor share.
+
+Decide under the lock, act outside it: `_match` pairs idle workers with tickets and returns whom to ring; nothing is
+read, written, closed or rung while the lock is held.
+"""
+
+import select
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hermes.dispatch.backlog import Backlog
+from hermes.dispatch.bell import GONE, Bell
+from hermes.errors import ClientGone, HermesError, PoolDown, QueueFull, QueueTimeout
+from hermes.workers.child import Child
+
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSnapshot:
+    """A picture of a pool: numbers of workers and tickets, seconds."""
+
+    name: str
+    model: str
+    size: int
+    idle: int
+    busy: int
+    queued: int
+    queue_limit: int
+    oldest: float               # seconds the longest-waiting ticket has waited; 0 if nobody waits
+    answered: int
+    restarts: int
+    closed: str | None          # why it is closed, or None
+    idle_since: float | None    # monotonic time since when nothing has been running or waiting
+
+
+class Ticket:
+    """One place in the backlog. `child` or `error` is set under the pool's lock before the bell rings."""
+
+    __slots__ = ("bell", "since", "child", "error")
+
+    def __init__(self, since: float):
+        self.bell = Bell()
+        self.since = since
+        self.child: Child | None = None
+        self.error: HermesError | None = None
+
+
+class Pool:
+    """`hire` and `release` are for handler threads; offer, discard, surplus, close, reopen for the supervisor."""
+
+    def __init__(self, name: str, model: str, size: int, limit: int, wake: Callable[[], None] = lambda: None):
+        self.name = name
+        self.model = model          # what Ollama calls it; "" for pools without a model
+        self.size = size
+        self.answered = 0
+        self.on_demand = False
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._idle: list[Child] = []
+        self._leased: set[Child] = set()
+        self._surplus: list[Child] = []
+        self._backlog: Backlog[Ticket] = Backlog(limit)
+        self._closed: tuple[str, float] | None = None
+        self._refusal: HermesError | None = None
+        self._service = 1.0         # seconds a call has taken of late, for Retry-After
+        self._restarts = 0
+        self._quiet_since: float = time.monotonic()
+
+    # -- handler threads -------------------------------------------------------------------------------------------
+
+    def hire(self, client, patience: float) -> Child:
+        """An idle worker, now or within `patience` seconds; its pipe belongs to the caller until `release`.
+
+        Raises QueueFull, QueueTimeout, PoolDown, ClientGone, or what `refuse` was given.
+        """
+        with self._lock:
+            self._check_open()
+            if self._idle and not self._backlog:
+                child = self._idle.pop()
+                self._leased.add(child)
+                return child
+            if len(self._backlog) >= self._backlog.limit:
+                raise QueueFull(f"server busy, please try again. The queue of model '{self.name}' is full ({self._backlog.limit} waiting)",
+                                retry_after=self._estimate())
+            ticket = Ticket(time.monotonic())
+            self._backlog.push(ticket)
+        try:
+            return self._await(ticket, client, patience)
+        finally:
+            ticket.bell.close()
+
+    def release(self, child: Child, *, reusable: bool, answered: bool = False, took: float | None = None) -> None:
+        """The lease is over. A worker that is not reusable has been given up by the caller, who closes its pipe himself."""
+        with self._lock:
+            self._leased.discard(child)
+            self.answered += answered
+            if took is not None:
+                self._service += (took - self._service) * 0.2
+            if reusable:                        # else the supervisor learns of its end and discards it
+                (self._surplus if len(self._idle) + len(self._leased) >= self.size else self._idle).append(child)
+            rung = self._match()
+            surplus = bool(self._surplus)
+        self._ring(rung)
+        if surplus:
+            self._wake()
+
+    def _await(self, ticket: Ticket, client, patience: float) -> Child:
+        poll = select.poll()
+        poll.register(ticket.bell, select.POLLIN)
+        poll.register(client, GONE)
+        ready = dict(poll.poll(None if patience == float("inf") else patience * 1000))
+        rung = ticket.bell.fileno() in ready
+        with self._lock:
+            waiting = self._backlog.remove(ticket)
+            self._note_quiet()
+        if not rung and not waiting:
+            rung = not ready                # matched at the very moment its time ran out: serve it
+        if rung and ticket.child is not None and client.fileno() not in ready:
+            return ticket.child
+        if ticket.child is not None:
+            self.release(ticket.child, reusable=True)
+        if client.fileno() in ready:
+            raise ClientGone
+        if ticket.error:
+            raise ticket.error.with_traceback(None)
+        raise QueueTimeout(f"waited {patience:g} s for model '{self.name}' without getting a turn")
+
+    # -- supervisor ------------------------------------------------------------------------------------------------
+
+    def offer(self, child: Child) -> None:
+        """A worker is ready. Its pipe is the pool's now."""
+        self.release(child, reusable=True)
+
+    def discard(self, child: Child) -> bool:
+        """The worker is dead. True: it was idle, and its pipe is the caller's now; False: a lease has it and will notice.
+
+        A leased one no longer takes up a place, so that its replacement is welcome before its lease has ended.
+        """
+        with self._lock:
+            self._restarts += not child.unwanted
+            self._leased.discard(child)
+            if child in self._idle:
+                self._idle.remove(child)
+                return True
+            return False
+
+    def dismiss(self, child: Child) -> bool:
+        """Take an idle worker out. True: its pipe is the caller's now; False: it is at work."""
+        with self._lock:
+            if child in self._idle:
+                self._idle.remove(child)
+                return True
+            return False
+
+    def surplus(self) -> list[Child]:
+        """Workers beyond `size`; their pipes are the caller's now."""
+        with self._lock:
+            extra = max(0, len(self._idle) + len(self._leased) - self.size)
+            over, self._surplus = self._surplus, []
+            for _ in range(min(extra, len(self._idle))):
+                over.append(self._idle.pop(0))
+            return over
+
+    def close(self, reason: str, reopens: float) -> None:
+        """Answer everybody with PoolDown until `reopen`."""
+        with self._lock:
+            self._closed = (reason, reopens)
+            rung = self._fail_waiting(self._down())
+        self._ring(rung)
+
+    def reopen(self) -> None:
+        with self._lock:
+            self._closed = None
+
+    # -- Application -----------------------------------------------------------------------------------------------
+
+    def resize(self, size: int, limit: int) -> None:
+        """From now on `size` workers and `limit` tickets; who runs or waits already is not touched."""
+        with self._lock:
+            self.size, self._backlog.limit = size, limit
+        self._wake()
+
+    def refuse(self, error: HermesError) -> None:
+        """Everybody who waits or comes from now on gets `error`."""
+        with self._lock:
+            self._refusal = error
+            rung = self._fail_waiting(error)
+        self._ring(rung)
+
+    def leased(self) -> list[Child]:
+        with self._lock:
+            return list(self._leased)
+
+    def snapshot(self) -> PoolSnapshot:
+        now = time.monotonic()
+        with self._lock:
+            oldest = self._backlog.oldest()
+            quiet = not self._leased and not self._backlog
+            return PoolSnapshot(self.name, self.model, self.size, len(self._idle), len(self._leased), len(self._backlog),
+                                self._backlog.limit, now - oldest.since if oldest else 0.0, self.answered, self._restarts,
+                                self._closed[0] if self._closed else None, self._quiet_since if quiet else None)
+
+    # -- under the lock --------------------------------------------------------------------------------------------
+
+    def _match(self) -> list[Ticket]:
+        rung = []
+        while self._idle and self._backlog:
+            ticket = self._backlog.pop()
+            ticket.child = self._idle.pop()
+            self._leased.add(ticket.child)
+            rung.append(ticket)
+        self._note_quiet()
+        return rung
+
+    def _note_quiet(self) -> None:
+        if not self._leased and not self._backlog:
+            self._quiet_since = time.monotonic()
+
+    def _fail_waiting(self, error: HermesError) -> list[Ticket]:
+        tickets = self._backlog.clear()
+        for ticket in tickets:
+            ticket.error = error
+        return tickets
+
+    def _check_open(self) -> None:
+        if self._refusal:
+            raise self._refusal.with_traceback(None)        # raised many times: it must not collect frames
+        if self._closed:
+            raise self._down()
+
+    def _down(self) -> PoolDown:
+        reason, reopens = self._closed
+        return PoolDown(f"model '{self.name}' is out of service: {reason}", retry_after=reopens - time.monotonic())
+
+    def _estimate(self) -> float:
+        """Seconds until a place in the queue is likely to be free."""
+        return self._service / max(1, self.size)
+
+    @staticmethod
+    def _ring(tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            ticket.bell.ring()

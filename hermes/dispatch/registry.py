@@ -1,0 +1,139 @@
+"""Which names reach which pool. Its maps are immutable and replaced in one assignment; changes are made under its lock.
+
+Configured models have a pool from the start. A model that Ollama has but nobody listed gets one on demand, with the defaults, and loses
+it after `dismiss_after` seconds without a call. A name that Ollama does not have gets nothing at all (design.md, unlisted models).
+"""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from hermes.config import Config, DefaultSettings
+from hermes.dispatch.pool import Pool, PoolSnapshot
+from hermes.errors import HermesError
+from hermes.names import canonical
+
+CONTROL_WORKERS = 2         # for calls without a model; they are short
+CONTROL_QUEUE = 256
+CONTROL_PATIENCE = 10.0     # seconds
+PULL_WORKERS = 4            # pulls at once; each may take an hour
+PULL_QUEUE = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a job is done: the pool, the name Ollama knows the model by, and how many seconds a call waits for its turn."""
+
+    pool: Pool
+    model: str
+    patience: float
+
+
+class Registry:
+    """`find` from any thread, without a lock; `apply` and `sweep` from the main thread; `adopt` from any."""
+
+    def __init__(self, config: Config, supervise: Callable[[Pool], None], wake: Callable[[], None]):
+        self._supervise = supervise
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._places: dict[str, Place] = {}
+        self._refusal: HermesError | None = None
+        self._defaults: DefaultSettings = config.defaults
+        self.control = self._place("control", "", CONTROL_WORKERS, CONTROL_QUEUE, CONTROL_PATIENCE)
+        self.apply(config)
+
+    def find(self, key: str) -> Place | None:
+        """`key` is a canonical name."""
+        return self._places.get(key)
+
+    def apply(self, config: Config) -> None:
+        """Make the pools what `config` says. Who runs or waits is not touched; a pool that has gone ends when it is empty."""
+        with self._lock:
+            old = {place.pool.name: place for place in self._places.values()}
+            places: dict[str, Place] = {}
+            self._defaults = config.defaults
+            for model in config.models:
+                place = self._keep(old.pop(model.name, None), model)
+                places[canonical(model.name)] = places[canonical(model.model)] = place
+            for place in old.values():
+                if place.pool.on_demand and canonical(place.model) not in places:
+                    places[canonical(place.model)] = self._renew(place, config.defaults)
+                else:
+                    place.pool.resize(0, place.pool.snapshot().queue_limit)
+            self._places = places
+
+    def _keep(self, old: Place | None, model) -> Place:
+        if old is None or old.pool.on_demand or old.model != model.model:
+            if old is not None:
+                old.pool.resize(0, old.pool.snapshot().queue_limit)
+            return self._place(model.name, model.model, model.max_concurrency, model.max_queue, model.queue_timeout)
+        old.pool.resize(model.max_concurrency, model.max_queue)
+        return Place(old.pool, model.model, model.queue_timeout)
+
+    def _renew(self, place: Place, defaults: DefaultSettings) -> Place:
+        place.pool.resize(defaults.max_concurrency, defaults.max_queue)
+        return Place(place.pool, place.model, defaults.queue_timeout)
+
+    def adopt(self, name: str) -> Place:
+        """A pool for a model that Ollama has and nobody listed."""
+        key, defaults = canonical(name), self._defaults
+        with self._lock:
+            if key not in self._places:
+                place = self._place(name, name, defaults.max_concurrency, defaults.max_queue, defaults.queue_timeout)
+                place.pool.on_demand = True
+                self._places = {**self._places, key: place}
+            return self._places[key]
+
+    def puller(self) -> Place:
+        """The pool for pulls; made on demand like a model's, under a name that no model can have."""
+        with self._lock:
+            if "/pull" not in self._places:
+                place = self._place("pull", "", PULL_WORKERS, PULL_QUEUE, float("inf"))
+                place.pool.on_demand = True
+                self._places = {**self._places, "/pull": place}
+            return self._places["/pull"]
+
+    def sweep(self, now: float) -> float:
+        """Dismiss pools on demand that have been quiet for too long. Returns when to come again (monotonic; inf = never)."""
+        soonest = float("inf")
+        with self._lock:
+            for key, place in list(self._places.items()):
+                quiet_since = place.pool.snapshot().idle_since if place.pool.on_demand else None
+                if place.pool.on_demand:
+                    due = (quiet_since if quiet_since is not None else now) + self._defaults.dismiss_after
+                    if due <= now:
+                        place.pool.resize(0, 0)
+                        self._places = {k: p for k, p in self._places.items() if k != key}
+                    else:
+                        soonest = min(soonest, due)
+        return soonest
+
+    def refuse(self, error: HermesError) -> None:
+        """From now on nobody waits: every pool answers `error`."""
+        with self._lock:
+            self._refusal = error
+            pools = self._pools()
+        for pool in pools:
+            pool.refuse(error)
+
+    def snapshots(self) -> list[PoolSnapshot]:
+        """The models' pools; control and pull are not models."""
+        return [pool.snapshot() for pool in self._pools() if pool.model]
+
+    def busy(self) -> bool:
+        """Is anything running or waiting anywhere?"""
+        return any(picture.busy or picture.queued for picture in (pool.snapshot() for pool in self._pools()))
+
+    def leased(self) -> list:
+        return [child for pool in self._pools() for child in pool.leased()]
+
+    def _pools(self) -> list[Pool]:
+        return [self.control.pool, *dict.fromkeys(place.pool for place in self._places.values())]
+
+    def _place(self, name: str, model: str, size: int, limit: int, patience: float) -> Place:
+        pool = Pool(name, model, size, limit, self._wake)
+        if self._refusal:
+            pool.refuse(self._refusal)
+        self._supervise(pool)
+        return Place(pool, model, patience)

@@ -1,0 +1,276 @@
+"""One client's connection: requests in, answers out, until either side has had enough. Runs in the connection's own thread.
+
+The socket blocks, with the kernel's send timeout; reading goes through poll, because a request's head and body each have a deadline as a
+whole, which a timeout per read would not keep. Every answer leaves in as few writes as its arrival allows: head and first
+bytes together.
+"""
+
+import select
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from hermes.errors import BadRequest, BodyTooLarge, ClientGone, HeadTooLarge, HermesError, RequestTimeout
+from hermes.frontend import http1
+from hermes.frontend.exchange import Call, Dialect, Response, Streamed
+from hermes.frontend.http1 import ChunkedBody, Request
+from hermes.frontend.router import Route, Router
+
+READ = 64 * 1024
+LINGER = 1.0                # seconds in which a refused client may finish talking, so that no reset eats the answer
+LINGER_BYTES = 1 << 20
+
+
+class Limits:
+    """What one client may take: seconds and bytes. Immutable after construction."""
+
+    def __init__(self, settings):
+        self.head = settings.head_timeout
+        self.body = settings.body_timeout
+        self.idle = settings.keepalive_timeout
+        self.send = settings.send_timeout
+        self.max_body = settings.max_body
+
+
+class House:
+    """What every connection needs of the server. `admit` raises Forbidden; `note(call, status, outcome)` is told of each
+    request once, at its end; `closing()`: take no further request on this connection."""
+
+    def __init__(self, router: Router, limits: Limits, admit: Callable, note: Callable, closing: Callable[[], bool]):
+        self.router, self.limits, self.admit, self.note, self.closing = router, limits, admit, note, closing
+
+
+class ClientConnection:
+    def __init__(self, sock: socket.socket, house: House):
+        self._sock = sock
+        self._house = house
+        self._limits = house.limits
+        self._buffer = b""
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
+        self._sent = False                      # has anything of the present answer gone out?
+        self._keep = True                       # may another request follow?
+        self.idle = True                        # between two requests: may be closed by the server at any time
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        seconds = int(self._limits.send)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, int((self._limits.send - seconds) * 1e6)))
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def serve(self) -> None:
+        """Until the connection ends. Never raises what a client can cause."""
+        try:
+            while self._keep and self._one():
+                self.idle = True
+                if self._house.closing():
+                    break
+        except (OSError, ClientGone):
+            return                              # nobody is left to be told
+        if not self._keep:
+            self._linger()
+
+    def hang_up(self) -> None:
+        """Any thread: the server stops, and this connection waits for a request that must not come."""
+        try:
+            self._sock.shutdown(socket.SHUT_RD)
+        except OSError:
+            pass
+
+    # -- one request -----------------------------------------------------------------------------------------------
+
+    def _one(self) -> bool:
+        """Serve one request. False: the client has closed, or was idle too long."""
+        if not self._buffer and not self._wait(self._limits.idle):
+            return False
+        deadline = time.monotonic() + self._limits.head
+        dialect, call = self._house.router.dialect("/"), None
+        self._sent = self.idle = False
+        try:
+            head = self._read_head(deadline)
+            if head is None:
+                return False
+            request = http1.parse_head(head)
+            dialect = self._house.router.dialect(request.path)
+            call = Call(request, self)
+            self._keep = request.keep_alive
+            answer, route = self._answer(call)
+        except HermesError as error:
+            self._refuse(call, dialect, error)
+            return True
+        except ClientGone:
+            self._house.note(call, 499, "cancelled")
+            raise
+        self._deliver(call, route, answer)
+        return True
+
+    def _answer(self, call: Call) -> tuple[Response | Streamed, Route]:
+        """Check everything that needs no body, then read the body, then ask the endpoint."""
+        request = call.request
+        unread = request.length != 0
+        keep, self._keep = self._keep, self._keep and not unread
+        self._house.admit(request)
+        route, call.model = self._house.router.match(request.method, request.path)
+        if unread:
+            if request.length is not None and request.length > self._limits.max_body:
+                raise BodyTooLarge(f"the body is larger than {self._limits.max_body} bytes")
+            if request.expects_100 and not self._buffer:
+                self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+            call.request = replace(request, body=self._read_body(request.length))
+        self._keep = keep
+        return route.endpoint(call), route
+
+    def _refuse(self, call: Call | None, dialect: Dialect, error: HermesError) -> None:
+        if call is None:
+            self._keep = False                  # what comes next on this connection cannot be trusted to be a request
+        answer = dialect.error(error)
+        self._send_response(call, answer)
+        self._house.note(call, answer.status, error.code)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def _wait(self, seconds: float) -> bool:
+        return bool(self._poll.poll(None if seconds == float("inf") else max(0.0, seconds) * 1000))
+
+    def _read(self, deadline: float) -> bytes:
+        """Some bytes, or b"" at the end. Raises RequestTimeout at the deadline."""
+        if not self._wait(deadline - time.monotonic()):
+            raise RequestTimeout("the request did not arrive in time")
+        return self._sock.recv(READ)
+
+    def _read_head(self, deadline: float) -> bytes | None:
+        """Everything in front of the empty line; None: the client closed before a request began."""
+        buffer = self._buffer
+        while True:
+            if buffer[:2] == b"\r\n":
+                buffer = buffer[2:]             # RFC 9112 §2.2: an empty line in front of a request is no request
+            end = buffer.find(b"\r\n\r\n")
+            if 0 <= end <= http1.HEAD_MAX:
+                self._buffer = buffer[end + 4:]
+                return buffer[:end]
+            if end > 0 or len(buffer) > http1.HEAD_MAX:
+                first = buffer.find(b"\r\n")
+                http1.parse_head(buffer[:first] if 0 <= first else buffer)      # an overlong line has its own status
+                raise HeadTooLarge("the request head is too large")
+            data = self._read(deadline)
+            if not data:
+                if buffer.strip():
+                    raise ClientGone
+                return None
+            buffer += data
+
+    def _read_body(self, length: int | None) -> bytes:
+        deadline = time.monotonic() + self._limits.body
+        if length is None:
+            return self._read_chunked(deadline)
+        pieces, have = [self._buffer[:length]], min(length, len(self._buffer))
+        self._buffer = self._buffer[length:]
+        while have < length:
+            data = self._read(deadline)
+            if not data:
+                raise BadRequest("the body ended too early")
+            if have + len(data) > length:
+                data, self._buffer = data[:length - have], data[length - have:]
+            have += len(data)
+            pieces.append(data)
+        return b"".join(pieces)
+
+    def _read_chunked(self, deadline: float) -> bytes:
+        body = ChunkedBody(self._limits.max_body)
+        data, self._buffer = self._buffer, b""
+        while True:
+            body.feed(data)
+            if body.ended:
+                self._buffer = body.rest
+                return body.body()
+            data = self._read(deadline)
+            if not data:
+                raise BadRequest("the body ended too early")
+
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def _head(self, call: Call | None, status: int, headers: list[tuple[str, str]]) -> bytes:
+        if not self._keep or self._house.closing():
+            self._keep = False
+            headers.append(("Connection", "close"))
+        elif not call.request.http11:
+            headers.append(("Connection", "keep-alive"))
+        return http1.response_head(status, headers)
+
+    def _send_response(self, call: Call | None, answer: Response) -> None:
+        headers = [("Content-Type", answer.content_type), ("Date", http1.http_date(time.time())),
+                   *answer.headers, ("Content-Length", str(len(answer.body)))]
+        body = b"" if call and call.request.method == "HEAD" else answer.body
+        self._sock.sendall(self._head(call, answer.status, headers) + body)
+
+    def _deliver(self, call: Call, route: Route, answer: Response | Streamed) -> None:
+        """Send the answer; the single exit of every request that had a route."""
+        if isinstance(answer, Response):
+            self._send_response(call, answer)
+            self._house.note(call, answer.status, "ok" if answer.status < 400 else "refused")
+            return
+        outcome = "cancelled"
+        try:
+            self._send_stream(call, answer)
+            outcome = "ok" if answer.status < 400 else "refused"
+        except HermesError as error:
+            outcome = error.code
+            self._tell(call, route.dialect, answer, error)
+        finally:
+            answer.source.close()
+            self._house.note(call, answer.status, outcome)
+
+    def _send_stream(self, call: Call, answer: Streamed) -> None:
+        """Raises HermesError when the source fails; the last chunk goes out only if it did not."""
+        http11, framing = call.request.http11, answer.framing
+        coded = http11 and framing != "length"
+        headers = [*answer.headers, ("Date", http1.http_date(time.time()))]
+        if framing == "length":
+            headers.append(("Content-Length", str(answer.length)))
+        elif coded:
+            headers.append(("Transfer-Encoding", "chunked"))
+        else:
+            self._keep = False
+        waiting = self._head(call, answer.status, headers)
+        if call.request.method == "HEAD":
+            while not answer.source.ended:
+                answer.source.read()
+            self._sock.sendall(waiting)
+            return
+        source, send, code = answer.source, self._sock.sendall, coded and framing == "plain"
+        while True:
+            data = source.read()
+            if code:
+                data = http1.chunk(data)
+            if source.ended and coded:
+                data += http1.LAST_CHUNK
+            if waiting or data:
+                send(waiting + data)
+                waiting, self._sent = b"", True
+            if source.ended:
+                return
+
+    def _tell(self, call: Call, dialect: Dialect, answer: Streamed, error: HermesError) -> None:
+        """The source has failed: a proper error if nothing has gone out, else a record in the stream and no clean end."""
+        if not self._sent:
+            self._send_response(call, dialect.error(error))
+            return
+        self._keep = False
+        if answer.in_band and answer.framing != "length" and not getattr(error, "told", False):
+            record = answer.in_band(error)
+            self._sock.sendall(http1.chunk(record) if call.request.http11 else record)
+
+    def _linger(self) -> None:
+        """Say that nothing more comes, and let the client finish talking: unread bytes would turn the close into a reset."""
+        try:
+            self._sock.shutdown(socket.SHUT_WR)
+            deadline, left = time.monotonic() + LINGER, LINGER_BYTES
+            while left > 0 and self._wait(deadline - time.monotonic()):
+                data = self._sock.recv(READ)
+                if not data:
+                    return
+                left -= len(data)
+        except OSError:
+            return

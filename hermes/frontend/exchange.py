@@ -1,0 +1,93 @@
+"""What passes between a client's connection and an endpoint: the call, and the two kinds of answer."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from hermes.errors import HermesError
+from hermes.frontend.http1 import Request
+
+NDJSON = "application/x-ndjson"
+SSE = "text/event-stream"
+JSON = "application/json; charset=utf-8"
+
+
+@dataclass(slots=True)
+class Call:
+    """One request on its way through. `client` has a fileno() that shows when he leaves; `arrived` is monotonic.
+    `model` is what the path named, decoded, or what the endpoint found; `queued` is filled in by the endpoint, in seconds."""
+
+    request: Request
+    client: object
+    arrived: float = field(default_factory=time.monotonic)
+    model: str = ""
+    queued: float = 0.0
+
+    def wants_sse(self) -> bool:
+        return SSE in self.request.headers.get("accept", "").lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Response:
+    """An answer that is whole."""
+
+    status: int
+    body: bytes = b""
+    content_type: str = JSON
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Source(Protocol):
+    """Where a streamed body comes from. `ended` turns true with the read that returns the last bytes, or with the empty one."""
+
+    ended: bool
+
+    def read(self) -> bytes: ...
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Streamed:
+    """An answer that comes bit by bit. `framing` as in messages.Head: "chunked" = the source's bytes are chunk-coded already,
+    "length" = exactly `length` bytes, "plain" = bare bytes, to be coded. `in_band` makes the record that tells of an error
+    after the head has gone out; None where the answer has no records."""
+
+    status: int
+    source: Source
+    framing: str
+    length: int = 0
+    headers: tuple[tuple[str, str], ...] = ()
+    in_band: Callable[[HermesError], bytes] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a family of routes says that something went wrong: before the head, and inside an SSE stream.
+    Inside NDJSON every family says it as Ollama does."""
+
+    name: str
+    error_body: Callable[[HermesError], bytes]
+    sse_error: Callable[[HermesError], bytes]
+
+    def error(self, error: HermesError) -> Response:
+        headers = []
+        if error.retry_after:
+            headers.append(("Retry-After", str(error.retry_after)))
+        if allow := getattr(error, "allow", None):
+            headers.append(("Allow", allow))
+        return Response(error.status, self.error_body(error), headers=tuple(headers))
+
+    def in_band(self, content_type: str) -> Callable[[HermesError], bytes] | None:
+        kind = content_type.partition(";")[0].strip().lower()
+        return {NDJSON: ndjson_error, SSE: self.sse_error}.get(kind)
+
+
+def error_line(error: HermesError) -> bytes:
+    """{"error": text}: Ollama's shape, and that of Hermes's own routes (ollama-api.md §2.1)."""
+    return json.dumps({"error": error.text}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+
+
+def ndjson_error(error: HermesError) -> bytes:
+    return error_line(error) + b"\n"

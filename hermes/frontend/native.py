@@ -1,0 +1,83 @@
+"""Ollama's native dialect: /api/… and /. Errors are {"error": text}, in a stream as a line (ollama-api.md §2.1)."""
+
+from typing import NamedTuple
+
+from hermes.dispatch.dispatcher import Dispatcher
+from hermes.errors import BadRequest, HermesError, ModelNotFound, NotFound
+from hermes.frontend.exchange import Call, Dialect, Streamed, error_line
+from hermes.frontend.jsonbody import Member, read_members, replace, text_of
+from hermes.frontend.relay import make_job, relay
+from hermes.frontend.router import Route
+
+
+def _sse_error(error: HermesError) -> bytes:
+    return b"event: error\ndata: " + error_line(error) + b"\n\n"
+
+
+DIALECT = Dialect("native", error_line, _sse_error)
+
+
+
+class Rules(NamedTuple):
+    """What differs between routes that name their model in the body: the Go struct that Ollama names in its type errors, what it
+    answers to a missing model (ollama-api.md §2.2), and how a stream must end."""
+
+    struct: str
+    missing: type[HermesError]
+    ending: str
+
+    def no_model(self) -> HermesError:
+        return self.missing("model '' not found" if self.missing is NotFound else "model is required")
+
+
+GENERATING = {"/api/generate": Rules("GenerateRequest", NotFound, "done"), "/api/chat": Rules("ChatRequest", BadRequest, "done"),
+              "/api/embed": Rules("EmbedRequest", NotFound, "done"), "/api/embeddings": Rules("EmbeddingRequest", BadRequest, "done")}
+EMBEDDING = ("/api/embed", "/api/embeddings", "/v1/embeddings")
+READING = (("GET", "/api/tags"), ("HEAD", "/api/tags"), ("GET", "/api/ps"), ("GET", "/api/version"), ("HEAD", "/api/version"),
+           ("GET", "/"), ("HEAD", "/"), ("POST", "/api/show"))
+
+
+def model_member(members: dict[str, Member], rules: Rules) -> Member:
+    """The member that names the model. Raises what Ollama answers when there is none, or none that can be a name."""
+    member = members.get("model")
+    if member is None or member.value in ("", None):
+        raise rules.no_model()
+    if not isinstance(member.value, str):
+        kind = {bool: "bool", list: "array", dict: "object"}.get(type(member.value), "number")
+        raise BadRequest(f"json: cannot unmarshal {kind} into Go struct field {rules.struct}.model of type string")
+    return member
+
+
+class Native:
+    """The endpoints; each runs in its client's handler thread."""
+
+    def __init__(self, dispatcher: Dispatcher):
+        self._dispatcher = dispatcher
+
+    def routes(self) -> list[Route]:
+        return ([Route("POST", path, DIALECT, self.generate) for path in GENERATING]
+                + [Route(method, path, DIALECT, self.read) for method, path in READING])
+
+    def generate(self, call: Call) -> Streamed:
+        return infer(self._dispatcher, call, GENERATING[call.request.path], DIALECT)
+
+    def read(self, call: Call) -> Streamed:
+        """Calls that need no running model never wait behind generation: they have workers of their own."""
+        job = make_job(self._dispatcher, call, call.request.body, "")
+        return relay(self._dispatcher, call, self._dispatcher.registry.control, job, DIALECT)
+
+
+def infer(dispatcher: Dispatcher, call: Call, rules: Rules, dialect: Dialect) -> Streamed:
+    """Send a call that names its model in the body to that model's pool."""
+    body = call.request.body
+    member = model_member(read_members(body), rules)
+    call.model = text_of(member.value)
+    try:
+        place = dispatcher.place(call.model, call.client)
+    except ModelNotFound:
+        if call.request.path in EMBEDDING:
+            raise ModelNotFound(f'model "{call.model}" not found, try pulling it first') from None
+        raise
+    if dispatcher.renamed(call.model, place):
+        body = replace(body, member, place.model)
+    return relay(dispatcher, call, place, make_job(dispatcher, call, body, rules.ending), dialect)

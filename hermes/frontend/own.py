@@ -1,0 +1,216 @@
+"""Hermes's own routes under /v1/llm/: one request shape for every model, one answer that carries usage and timing.
+
+Errors are {"error": text}. Towards Ollama each call is a native stream, whatever the client wants: so a client that leaves is noticed,
+the time of the first token is known, and an answer counts only when its last record said `done`.
+"""
+
+import difflib
+import json
+import secrets
+import time
+from dataclasses import dataclass
+
+from hermes.dispatch.dispatcher import Dispatcher
+from hermes.dispatch.lease import Lease
+from hermes.errors import BadRequest, HermesError, UpstreamBroken, UpstreamFailed
+from hermes.frontend.exchange import NDJSON, SSE, Call, Dialect, Response, Streamed, error_line
+from hermes.frontend.router import Route
+
+_KINDS = {"prompt": (str, "a string"), "messages": (list, "an array"), "system": (str, "a string"), "images": (list, "an array"),
+          "tools": (list, "an array"), "format": ((str, dict), "a string or an object"), "think": ((bool, str), "a boolean or a string"),
+          "options": (dict, "an object"), "keep_alive": ((str, int, float), "a string or a number"), "stream": (bool, "a boolean")}
+
+
+def _sse_error(error: HermesError) -> bytes:
+    return b"event: error\ndata: " + error_line(error) + b"\n\n"
+
+
+DIALECT = Dialect("own", error_line, _sse_error)
+
+
+class Own:
+    """The endpoint; runs in its client's handler thread."""
+
+    def __init__(self, dispatcher: Dispatcher):
+        self._dispatcher = dispatcher
+
+    def routes(self) -> list[Route]:
+        return [Route("POST", "/v1/llm/{model}", DIALECT, self.generate)]
+
+    def generate(self, call: Call) -> Response | Streamed:
+        asked = read_request(call.request.body)
+        place = self._dispatcher.place(call.model, call.client)
+        path, body = to_native(asked, place.model if self._dispatcher.renamed(call.model, place) else call.model)
+        job = self._dispatcher.job("POST", path, body=json.dumps(body).encode(), ending="done", decode=True,
+                                   headers=(("Content-Type", "application/json"),))
+        lease = self._dispatcher.open(place, job, call.client)
+        call.queued = lease.queued
+        if lease.head.status != 200:
+            return _refused(lease)
+        answer = Answer(call, lease)
+        if not asked.get("stream", False):
+            return _whole(answer)
+        sse = call.wants_sse()
+        headers = (("Content-Type", SSE if sse else NDJSON), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
+        return Streamed(200, Records(answer, sse), "plain", headers=headers, in_band=DIALECT.in_band(SSE if sse else NDJSON))
+
+
+def read_request(body: bytes) -> dict:
+    """The request, with every field of the right type. Raises BadRequest."""
+    try:
+        asked = json.loads(body)
+    except (ValueError, RecursionError):
+        raise BadRequest("missing request body" if not body.strip() else "the request body is not valid JSON") from None
+    if not isinstance(asked, dict):
+        raise BadRequest("the request body must be a JSON object")
+    asked = {key: value for key, value in asked.items() if value is not None}
+    for key, value in asked.items():
+        kind, wanted = _KINDS.get(key, (None, ""))
+        if kind is None:
+            near = difflib.get_close_matches(key, _KINDS, 1)
+            raise BadRequest(f"unknown field '{key[:64]}'" + (f" (did you mean '{near[0]}'?)" if near else f"; known: {', '.join(_KINDS)}"))
+        if not isinstance(value, kind) or isinstance(value, bool) and kind not in (bool, (bool, str)):
+            raise BadRequest(f"'{key}' must be {wanted}")
+    if ("prompt" in asked) == ("messages" in asked):
+        raise BadRequest("give either 'prompt' or 'messages'")
+    if "tools" in asked and "prompt" in asked:
+        raise BadRequest("'tools' needs 'messages'")
+    if not all(isinstance(message, dict) for message in asked.get("messages", ())):
+        raise BadRequest("each of 'messages' must be an object")
+    return asked
+
+
+def to_native(asked: dict, model: str) -> tuple[str, dict]:
+    """Ollama's path and body for a request of ours (ollama-api.md §1.3, §1.4)."""
+    body = {"model": model, "stream": True}
+    body.update({key: asked[key] for key in ("format", "think", "options", "keep_alive") if key in asked})
+    if "prompt" in asked:
+        body.update({key: asked[key] for key in ("prompt", "system", "images") if key in asked})
+        return "/api/generate", body
+    messages = list(asked["messages"])
+    if "images" in asked:
+        if not messages:
+            raise BadRequest("'images' needs a message to go with")
+        messages[-1] = {**messages[-1], "images": [*messages[-1].get("images", ()), *asked["images"]]}
+    if "system" in asked:
+        messages.insert(0, {"role": "system", "content": asked["system"]})
+    body["messages"] = messages
+    if "tools" in asked:
+        body["tools"] = asked["tools"]
+    return "/api/chat", body
+
+
+@dataclass(slots=True)
+class Answer:
+    """An answer as it comes in: Ollama's records, decoded, and the clock."""
+
+    call: Call
+    lease: Lease
+    id: str = ""
+    first_token: float | None = None
+    rest: bytes = b""
+
+    def __post_init__(self) -> None:
+        self.id = "llm-" + secrets.token_hex(12)
+
+    def records(self) -> list[dict]:
+        """The records that have come, waiting for one; [] at the end. Raises HermesError, ClientGone."""
+        while True:
+            data = self.lease.read()
+            *lines, self.rest = (self.rest + data).split(b"\n")
+            if not data and self.rest:
+                lines, self.rest = [self.rest], b""         # a load's answer is one object without a line end
+            found = [self._record(line) for line in lines if line.strip()]
+            if found or not data:
+                return found
+
+    def _record(self, line: bytes) -> dict:
+        try:
+            record = json.loads(line)
+        except ValueError:
+            raise UpstreamBroken("Ollama's answer is not JSON") from None
+        if not isinstance(record, dict):
+            raise UpstreamBroken("Ollama's answer is not made of JSON objects")
+        if "error" in record:
+            raise UpstreamFailed(str(record["error"]))
+        if self.first_token is None:
+            self.first_token = time.monotonic() - self.call.arrived
+        return record
+
+    def content(self, record: dict) -> dict:
+        """What a record adds to the text or the message, in our words."""
+        if "message" in record:
+            return {"message": record["message"]}
+        content = {"text": record.get("response", "")}
+        if record.get("thinking"):
+            content["thinking"] = record["thinking"]
+        return content
+
+    def closing(self, record: dict) -> dict:
+        """Usage in tokens and timing in seconds, from the last record and our own clock."""
+        load = record.get("load_duration")
+        return {"done_reason": record.get("done_reason", "stop"),
+                "usage": {"input_tokens": record.get("prompt_eval_count", 0), "output_tokens": record.get("eval_count", 0)},
+                "timing": {"queue": round(self.call.queued, 6), "load": load / 1e9 if isinstance(load, (int, float)) else 0.0,
+                           "first_token": round(self.first_token or 0.0, 6), "total": round(time.monotonic() - self.call.arrived, 6)}}
+
+
+class Records:
+    """The streamed form: a record for each of Ollama's, the last with usage and timing. A Source."""
+
+    def __init__(self, answer: Answer, sse: bool):
+        self.ended = False
+        self._answer = answer
+        self._frame = b"data: %b\n\n" if sse else b"%b\n"
+
+    def read(self) -> bytes:
+        answer, pieces = self._answer, []
+        records = answer.records()
+        for record in records:
+            done = record.get("done") is True
+            shape = {"id": answer.id, "model": answer.call.model, **answer.content(record), "done": done}
+            if done:
+                shape |= answer.closing(record)
+            pieces.append(self._frame % json.dumps(shape, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
+        self.ended = not records
+        return b"".join(pieces)
+
+    def close(self) -> None:
+        self._answer.lease.close()
+
+
+def _whole(answer: Answer) -> Response:
+    """The answer in one object: texts joined, tool calls gathered, the last record's figures."""
+    parts: dict[str, list] = {"text": [], "thinking": [], "tool_calls": []}
+    role, last = None, {}
+    with answer.lease:
+        while records := answer.records():
+            for last in records:
+                message = last.get("message")
+                source = message if isinstance(message, dict) else last
+                role = source.get("role", role)
+                parts["text"].append(source.get("content") or source.get("response") or "")
+                parts["thinking"].append(source.get("thinking") or "")
+                parts["tool_calls"] += source.get("tool_calls") or []
+    shape = {"id": answer.id, "model": answer.call.model}
+    thinking = {"thinking": "".join(parts["thinking"])} if any(parts["thinking"]) else {}
+    if role is None:
+        shape |= {"text": "".join(parts["text"]), **thinking}
+    else:
+        tools = {"tool_calls": parts["tool_calls"]} if parts["tool_calls"] else {}
+        shape["message"] = {"role": role, "content": "".join(parts["text"]), **thinking, **tools}
+    return Response(200, json.dumps({**shape, **answer.closing(last)}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
+
+
+def _refused(lease: Lease) -> Response:
+    """Ollama's own refusal, with its status, in our shape."""
+    with lease:
+        pieces = []
+        while piece := lease.read():
+            pieces.append(piece)
+    try:
+        text = str(json.loads(b"".join(pieces))["error"])
+    except (ValueError, KeyError, TypeError):
+        text = f"Ollama answered with status {lease.head.status}"
+    error = HermesError(text)
+    return Response(lease.head.status, error_line(error))

@@ -1,0 +1,132 @@
+"""The listening socket: a ThreadingHTTPServer whose accepting is made safe, and the connections it has open.
+
+What is replaced of the standard one, and why: its accept queue of 5 makes a burst of clients wait for seconds; it resolves its own name at
+start; it spins when descriptors run out; it takes any number of connections; its handler is hermes.frontend.connection, because
+the stock parser repairs what must be refused (reliability.md §0.5-0.7, §2.1).
+"""
+
+import errno
+import http.server
+import ipaddress
+import logging
+import socket
+import socketserver
+import sys
+import threading
+import time
+
+from hermes.errors import HermesBusy, TooManyConnections
+from hermes.frontend import http1
+from hermes.frontend.connection import ClientConnection, House
+
+ACCEPT_QUEUE = 1024
+OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+BREATH = 0.05               # seconds to wait when there are no descriptors: accept fails at once, again and again
+log = logging.getLogger("hermes.server")
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """`start`, then `stop_accepting`, then wait until `open` is 0. One thread accepts, one more serves each connection."""
+
+    request_queue_size = ACCEPT_QUEUE
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self, address: tuple[str, int], house: House, max_connections: int):
+        host, port = address
+        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.house = house
+        self._max = max_connections
+        self._connections: set[ClientConnection] = set()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        super().__init__((host, port), None)
+
+    def server_bind(self) -> None:
+        """Without the look-up of our own name, which is a DNS wait on a locked-down host (http/server.py)."""
+        if self.address_family == socket.AF_INET6:
+            self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.server_address[:2]
+
+    @property
+    def on_loopback(self) -> bool:
+        try:
+            return ipaddress.ip_address(self.server_name).is_loopback
+        except ValueError:
+            return False
+
+    @property
+    def url(self) -> str:
+        host = self.server_name if ":" not in self.server_name else f"[{self.server_name}]"
+        return f"http://{host}:{self.server_port}"
+
+    def start(self) -> None:
+        # Linux wakes the accept loop when its socket is shut down; elsewhere it has to look.
+        interval = None if sys.platform == "linux" else 0.5
+        self._thread = threading.Thread(target=self.serve_forever, args=(interval,), name="accept", daemon=True)
+        self._thread.start()
+
+    def stop_accepting(self) -> None:
+        """From now on a connection is refused; those that are idle are closed, the others finish their request."""
+        try:
+            self.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+        self.shutdown()
+        self.server_close()
+        with self._lock:
+            idle = [connection for connection in self._connections if connection.idle]
+        for connection in idle:
+            connection.hang_up()
+
+    @property
+    def open(self) -> int:
+        with self._lock:
+            return len(self._connections)
+
+    # -- the accept thread -----------------------------------------------------------------------------------------
+
+    def get_request(self):
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in OUT_OF_DESCRIPTORS:
+                time.sleep(BREATH)
+            raise
+
+    def process_request(self, request, client_address) -> None:
+        if self.open >= self._max:
+            self._turn_away(request, TooManyConnections("too many connections"))
+            return
+        try:
+            super().process_request(request, client_address)
+        except RuntimeError:                    # can't start new thread
+            self._turn_away(request, HermesBusy("no thread is left for this connection"))
+
+    def _turn_away(self, request: socket.socket, error: HermesBusy) -> None:
+        answer = self.house.router.dialect("/").error(error)
+        head = http1.response_head(answer.status, [("Content-Type", answer.content_type), *answer.headers,
+                                                   ("Content-Length", str(len(answer.body))), ("Connection", "close")])
+        try:
+            request.setblocking(False)
+            request.send(head + answer.body)
+        except OSError:
+            pass
+        log.warning("connection turned away reason=%s", error.code)
+        self.shutdown_request(request)
+
+    # -- a connection's thread -------------------------------------------------------------------------------------
+
+    def finish_request(self, request, client_address) -> None:
+        connection = ClientConnection(request, self.house)
+        with self._lock:
+            self._connections.add(connection)
+        try:
+            connection.serve()
+        finally:
+            with self._lock:
+                self._connections.discard(connection)
+
+    def handle_error(self, request, client_address) -> None:
+        log.error("a connection ended by an error of ours", exc_info=True)

@@ -1,0 +1,89 @@
+"""One line an event on stderr, as key=value, and never a request that waits for whoever reads them.
+
+A reader that has stopped would otherwise stop the server after a pipe's worth of lines (reliability.md §0.10): lines go through a
+bounded queue, and what does not fit is dropped and counted.
+"""
+
+import logging
+import queue
+import sys
+import threading
+import time
+
+QUEUE = 10_000              # lines
+_ESCAPES = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
+
+
+class LineHandler(logging.Handler):
+    """Formats in the caller's thread, writes in its own. `dropped` counts lines that nobody took in time."""
+
+    def __init__(self, stream=None):
+        super().__init__()
+        self._stream = stream or sys.stderr
+        self._lines: queue.Queue[str | None] = queue.Queue(QUEUE)
+        self.dropped = 0
+        self._thread = threading.Thread(target=self._write, name="log writer", daemon=True)
+        self._thread.start()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            self._lines.put_nowait(self.format(record))
+        except queue.Full:
+            self.dropped += 1
+
+    def close(self) -> None:
+        """Write what is there, for at most a second."""
+        try:
+            self._lines.put_nowait(None)
+        except queue.Full:
+            pass
+        self._thread.join(1.0)
+        super().close()
+
+    def _write(self) -> None:
+        while True:
+            lines = [self._lines.get()]
+            while len(lines) < 256:
+                try:
+                    lines.append(self._lines.get_nowait())
+                except queue.Empty:
+                    break
+            text = "".join(f"{line}\n" for line in lines if line is not None)
+            try:
+                self._stream.write(text)
+                self._stream.flush()
+            except (OSError, ValueError):
+                self.dropped += len(lines)          # stderr is closed or full: there is nowhere to say so
+            if None in lines:
+                return
+
+
+class LineFormatter(logging.Formatter):
+    """`2026-11-23T10:00:00.123Z level=info text`; control characters escaped, so that one event is one line."""
+
+    converter = time.gmtime
+    default_time_format = "%Y-%m-%dT%H:%M:%S"
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        if record.exc_info:
+            text += f" exception={self.formatException(record.exc_info)}"
+        stamp = self.formatTime(record, self.default_time_format)
+        return f"{stamp}.{int(record.msecs):03d}Z level={record.levelname.lower()} {text.translate(_ESCAPES)}"
+
+
+def start(level: str) -> LineHandler:
+    """Send the "hermes" loggers to stderr. Called once, by the command line."""
+    handler = LineHandler()
+    formatter = LineFormatter()
+    handler.setFormatter(formatter)
+    logger = logging.getLogger("hermes")
+    logger.addHandler(handler)
+    logger.setLevel(level.upper())
+    logger.propagate = False
+    return handler
+
+
+def stop(handler: LineHandler) -> None:
+    logging.getLogger("hermes").removeHandler(handler)
+    handler.close()

@@ -1,0 +1,1 @@
+"""Both sides of the pipe: what the parent does to keep worker processes, and what a worker does."""

@@ -1,0 +1,96 @@
+"""Did a stream end as a success ends? The last record says so, or nobody does (design rule 8).
+
+Pure. Ollama ends failed streams with perfect HTTP framing on most surfaces (ollama-api.md §0.6, §0.7, §2.3), so the framing alone
+proves nothing. Only the last record is ever parsed, once, at the end.
+"""
+
+import json
+
+from hermes.errors import UpstreamBroken
+from hermes.workers.messages import End, Failure
+
+LINE_MAX = 16 << 20         # bytes of one record; the largest honest one is the final `context` of a long generation
+
+
+class LastRecord:
+    """Keeps the payload that holds the last record, whatever way the chunks cut it."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+        self._at_line_start = True
+
+    def note(self, buffer: bytes, start: int, end: int) -> None:
+        if self._at_line_start:
+            if end - start <= 2 and not buffer[start:end].strip():
+                return                          # an empty line behind a record does not replace it
+            self._parts = [buffer[start:end]]
+            self._size = end - start
+        else:
+            self._parts.append(buffer[start:end])
+            self._size += end - start
+            if self._size > LINE_MAX:
+                raise UpstreamBroken("Ollama's answer has a line of more than 16 MiB")
+        self._at_line_start = buffer[end - 1] == 10
+
+    def payload(self) -> bytes:
+        return b"".join(self._parts)
+
+
+def judge(ending: str, payload: bytes) -> End | Failure:
+    """What the last record says of a stream that had to end with `ending` (see messages.Job)."""
+    lines = payload.split(b"\n")
+    last = next((line for line in reversed(lines) if line.strip()), b"")
+    if ending == "[DONE]":
+        return _judge_sse(last, lines)
+    record = _parse(last)
+    if record.get("error"):
+        return Failure("UpstreamFailed", _text(record["error"]), told=True)
+    if ending == "done" and record.get("done") is True or ending == "success" and record.get("status") == "success":
+        return figures(record)
+    return _unfinished()
+
+
+def figures(record: dict) -> End:
+    """Tokens and load time of a final record or a whole JSON answer, native or OpenAI's (ollama-api.md §1.2: nanoseconds)."""
+    usage = record.get("usage")
+    if isinstance(usage, dict):
+        return End(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+    load = record.get("load_duration")
+    return End(_count(record.get("prompt_eval_count")), _count(record.get("eval_count")),
+               load / 1e9 if isinstance(load, (int, float)) else None)
+
+
+def figures_of(body: bytes) -> End:
+    return figures(_parse(body))
+
+
+def _judge_sse(last: bytes, lines: list[bytes]) -> End | Failure:
+    records = [_parse(line[5:]) for line in lines if line.startswith(b"data:") and b'"' in line]
+    for record in records:
+        if record.get("error"):
+            return Failure("UpstreamFailed", _text(record["error"]), told=True)
+    if last.strip() != b"data: [DONE]":
+        return _unfinished()
+    return next((figures(record) for record in records if record.get("usage")), End())
+
+
+def _unfinished() -> Failure:
+    return Failure("UpstreamBroken", "Ollama's answer ended without its final record")
+
+
+def _parse(line: bytes) -> dict:
+    try:
+        record = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _text(error: object) -> str:
+    text = error.get("message") if isinstance(error, dict) else error
+    return str(text)[:1000]
+
+
+def _count(value: object) -> int | None:
+    return value if type(value) is int else None

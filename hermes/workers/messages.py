@@ -1,0 +1,175 @@
+"""Everything that crosses the pipe between the parent and a worker, and its framing.
+
+    byte 0   bytes 1-4           then
+    kind     length, big endian  payload of that length
+
+    down (parent → worker)   JOB     4 bytes length of the order, the order (JSON), the request body
+                             CANCEL  nothing: stop the job at hand; ignored when there is none
+    up (worker → parent)     READY   nothing: the process stands and waits for a job
+                             HEAD    the head of Ollama's answer (JSON)
+                             DATA    bytes of the answer's body, to be sent on as they are
+                             END     the answer is whole and said so itself; its figures (JSON)
+                             FAILURE the answer failed (JSON); nothing more comes for this job
+
+A job is answered by HEAD, DATA…, END or by a FAILURE at any point. Nothing is ever unpickled. Each side feeds what it reads
+into a FrameReader, so that half a frame never blocks anybody; what is too long or of an unknown kind is a ProtocolError,
+and the only answer to that is to give the other side up.
+
+The messages are named tuples, not dataclasses: they are JSON arrays as they stand, and `dataclasses` would cost every worker
+a megabyte for its imports.
+"""
+
+import json
+import struct
+from enum import IntEnum
+from typing import NamedTuple
+
+_HEADER = struct.Struct(">BI")
+_LENGTH = struct.Struct(">I")
+
+DATA_MAX = 1 << 20          # an honest worker sends what one read returned: 64 KiB and a held-back piece
+
+
+class Kind(IntEnum):
+    JOB, CANCEL, READY, HEAD, DATA, END, FAILURE = range(1, 8)
+
+
+class ProtocolError(Exception):
+    """The other side of the pipe does not speak our language: give it up."""
+
+
+class Timeouts(NamedTuple):
+    """Seconds; inf = no limit. `connect` per attempt, `first_byte` from the request's last byte to the answer's first,
+    `idle` between two bytes of the answer, `total` for everything."""
+
+    connect: float = 2.0
+    first_byte: float = 600.0
+    idle: float = 120.0
+    total: float = 3600.0
+
+
+class Job(NamedTuple):
+    """What is asked of a worker: one HTTP request to Ollama.
+
+    `ending` names the record a stream must end with to have succeeded: "done" (native), "success" (pull), "[DONE]" (OpenAI),
+    "" (whatever ends properly). `decode`: strip the chunked coding, because the parent reads the body or its client
+    is too old for it.
+    """
+
+    url: str
+    method: str
+    path: str
+    headers: tuple[tuple[str, str], ...] = ()
+    body: bytes = b""
+    ending: str = ""
+    decode: bool = False
+    timeouts: Timeouts = Timeouts()
+
+
+class Head(NamedTuple):
+    """Ollama's status and headers, and how the DATA that follows is framed:
+    "chunked" = DATA is chunk-coded already, without the last chunk; "length" = `length` bytes; "plain" = bare bytes, end unknown."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    framing: str
+    length: int = 0
+
+
+class End(NamedTuple):
+    """Figures the last record gave, in tokens and seconds; None where it did not say."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    load: float | None = None
+
+
+class Failure(NamedTuple):
+    """`error` is the name of a class in hermes.errors; `told`: Ollama's own error record is already in the DATA."""
+
+    error: str
+    text: str
+    told: bool = False
+
+
+def frame(kind: Kind, payload: bytes = b"") -> bytes:
+    return _HEADER.pack(kind, len(payload)) + payload
+
+
+def pack_job(job: Job) -> list[bytes]:
+    """The JOB frame in two pieces, so that a large body is not copied."""
+    order = json.dumps(job[:4] + job[5:]).encode()
+    length = _LENGTH.size + len(order) + len(job.body)
+    return [_HEADER.pack(Kind.JOB, length) + _LENGTH.pack(len(order)) + order, job.body]
+
+
+def unpack_job(payload: bytes) -> Job:
+    try:
+        (size,) = _LENGTH.unpack_from(payload)
+        start = _LENGTH.size + size
+        url, method, path, headers, ending, decode, timeouts = json.loads(payload[_LENGTH.size:start])
+        return Job(url, method, path, _pairs(headers), payload[start:], ending, decode, Timeouts(*timeouts))
+    except (ValueError, TypeError, struct.error) as error:
+        raise ProtocolError(f"not a job: {error}") from None
+
+
+def pack(message: Head | End | Failure) -> bytes:
+    return frame(_KINDS[type(message)], json.dumps(message).encode())
+
+
+def unpack(kind: int, payload: bytes) -> Head | End | Failure:
+    try:
+        fields = json.loads(payload)
+        if kind == Kind.HEAD:
+            fields[1] = _pairs(fields[1])
+        return _CLASSES[kind](*fields)
+    except (ValueError, TypeError, KeyError, IndexError) as error:
+        raise ProtocolError(f"not a message of kind {kind}: {error}") from None
+
+
+def _pairs(headers: list) -> tuple[tuple[str, str], ...]:
+    return tuple((str(name), str(value)) for name, value in headers)
+
+
+_KINDS = {Head: Kind.HEAD, End: Kind.END, Failure: Kind.FAILURE}
+_CLASSES = {kind: cls for cls, kind in _KINDS.items()}
+
+
+class FrameReader:
+    """Bytes in, whole frames out. Pure; keeps what is not a whole frame yet."""
+
+    def __init__(self, longest: int = DATA_MAX):
+        self._longest = longest
+        self._parts: list[bytes] = []
+        self._have = 0
+        self._need = _HEADER.size
+
+    def feed(self, data: bytes) -> list[tuple[int, bytes]]:
+        """The frames that `data` completes, as (kind, payload). Raises ProtocolError."""
+        self._parts.append(data)
+        self._have += len(data)
+        if self._have < self._need:
+            return []
+        buffer = data if len(self._parts) == 1 else b"".join(self._parts)
+        frames, at = [], 0
+        while True:
+            self._need = _HEADER.size
+            if len(buffer) - at < _HEADER.size:
+                break
+            kind, length = _HEADER.unpack_from(buffer, at)
+            if not 1 <= kind <= 7 or length > self._longest:
+                raise ProtocolError(f"frame of kind {kind}, {length} bytes")
+            self._need += length
+            if len(buffer) - at < self._need:
+                break
+            end = at + self._need
+            frames.append((kind, buffer[at + _HEADER.size:end]))
+            at = end
+        rest = buffer[at:]
+        self._parts, self._have = ([rest] if rest else []), len(rest)
+        return frames
+
+    @property
+    def partial(self) -> bool:
+        """Has a frame begun that has not ended?"""
+        return self._have > 0

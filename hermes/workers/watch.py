@@ -1,0 +1,119 @@
+"""The one place where a worker waits: for Ollama's socket, for the pipe and for the clock, in a single poll.
+
+So a worker needs no thread, no signal and no socket timeout: a Cancel or the parent's death wakes it in every phase, also while Ollama
+loads a model in silence, and the deadlines are exact although the answer drips (a socket's own timeout starts anew at each byte).
+"""
+
+import os
+import select
+import socket
+import time
+
+from hermes.errors import UpstreamTimeout
+from hermes.workers.messages import FrameReader, Kind, ProtocolError
+
+_LONGEST_JOB = (1 << 32) - 1
+
+
+class Cancelled(Exception):
+    """The parent has no use for the answer any more."""
+
+
+class ParentGone(Exception):
+    """End of file on the pipe, or rubbish in it: there is nobody to work for."""
+
+
+class Pipe:
+    """The worker's end of its pipe. Blocking writes: a client that does not read slows down his own worker only."""
+
+    def __init__(self, fd: int):
+        self.fd = fd
+        self._reader = FrameReader(_LONGEST_JOB)
+        self._frames: list[tuple[int, bytes]] = []
+
+    def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self.fd, view):]
+        except OSError:
+            raise ParentGone from None
+
+    def receive(self) -> tuple[int, bytes]:
+        """The next frame; waits for it."""
+        while not self._frames:
+            self.fill()
+        return self._frames.pop(0)
+
+    def fill(self) -> None:
+        """Read once. Raises ParentGone."""
+        try:
+            data = os.read(self.fd, 1 << 18)
+        except OSError:
+            data = b""
+        if not data:
+            raise ParentGone
+        try:
+            self._frames += self._reader.feed(data)
+        except ProtocolError:
+            raise ParentGone from None
+
+    def heed(self) -> None:
+        """Called when the pipe is readable during a job: a Cancel is all that may come. Raises Cancelled, ParentGone."""
+        self.fill()
+        while self._frames:
+            kind, _ = self._frames.pop(0)
+            if kind != Kind.CANCEL:
+                raise ParentGone
+            raise Cancelled
+
+
+class Watch:
+    """Waits for one socket at a time on behalf of the job at hand. Seconds; inf = no limit."""
+
+    def __init__(self, pipe: Pipe):
+        self._pipe = pipe
+        self._poll = select.poll()
+        self._poll.register(pipe.fd, select.POLLIN)
+        self._watched = (-1, 0)
+        self._end = float("inf")
+        self._phase_end = float("inf")
+        self._phase = ""
+
+    def begin(self, total: float) -> None:
+        """A job starts: it may take `total` seconds altogether."""
+        self._end = time.monotonic() + total
+
+    def phase(self, name: str, limit: float) -> None:
+        """From now on `limit` seconds until the next call of this; `name` says in the error what took too long."""
+        self._phase = name
+        self._phase_end = time.monotonic() + limit
+
+    def wait(self, sock: socket.socket, events: int) -> None:
+        """Until `sock` is ready. Raises Cancelled, ParentGone, UpstreamTimeout."""
+        fd = sock.fileno()
+        if self._watched != (fd, events):
+            self._watch(fd, events)
+        while True:
+            end = min(self._end, self._phase_end)
+            left = None if end == float("inf") else min(max(0.0, end - time.monotonic()) * 1000 + 1, 1 << 30)
+            ready = self._poll.poll(left)
+            if not ready:
+                if time.monotonic() >= end:
+                    raise UpstreamTimeout(self._phase if self._phase_end < self._end else "Ollama took longer than total_timeout")
+                continue
+            if len(ready) == 1 and ready[0][0] == fd:
+                return
+            self._pipe.heed()
+
+    def forget(self, sock: socket.socket) -> None:
+        """`sock` is about to be closed."""
+        if sock.fileno() == self._watched[0]:
+            self._watch(-1, 0)
+
+    def _watch(self, fd: int, events: int) -> None:
+        if self._watched[0] not in (-1, fd):
+            self._poll.unregister(self._watched[0])
+        if fd != -1:
+            self._poll.register(fd, events)
+        self._watched = (fd, events)
