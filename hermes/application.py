@@ -11,6 +11,7 @@ import logging
 import os
 import resource
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -79,8 +80,9 @@ class Application:
         self._listen_to_signals()
         _raise_descriptor_limit()
         self.server.start()
-        log.info("listening on %s upstream=%s config=%s models=%d pid=%d version=%s", self.server.url, self.config.ollama.url,
-                 self.config.path or "built-in", len(self.config.models), os.getpid(), __version__)
+        # The one line that says ready is no log line: it is there at every log level.
+        print(f"listening on {self.server.url} upstream={self.config.ollama.url} config={self.config.path or 'built-in'}"
+              f" models={len(self.config.models)} version={__version__} pid={os.getpid()}", file=sys.stderr, flush=True)
         while self.life is not Life.STOPPED:
             self.supervisor.step(self._next_look())
             while self._signals:

@@ -92,13 +92,27 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def simulator(options: argparse.Namespace) -> int:
-    from hermes.simulator import server
+    from hermes.simulator import Simulator
+    stand_in = Simulator(host=options.host, port=options.port, load_time=options.load_time, token_interval=options.token_interval, remember=1000)
     try:
-        server.main(options.host, options.port, load_time=options.load_time, token_interval=options.token_interval)
+        stand_in.start()
     except OSError as error:
         print(f"hermes: cannot listen: {error.strerror or error}", file=sys.stderr)
         return CANNOT_START
+    print(f"listening on {stand_in.url} (a stand-in Ollama)", file=sys.stderr, flush=True)
+    try:
+        _wait_for_signal()
+    finally:
+        stand_in.stop()
     return OK
+
+
+def _wait_for_signal() -> None:
+    import signal
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    while True:
+        signal.pause()
 
 
 def version(options: argparse.Namespace) -> int:

@@ -35,15 +35,16 @@ def eventually(fact: Callable[[], object], timeout: float = 15.0, what: str = "i
 class Hermes:
     """A Hermes in a process group of its own. Use as a context manager."""
 
-    def __init__(self, upstream: str, config: str = "", command: list[str] | None = None, **environ: str):
+    def __init__(self, upstream: str, config: str = "", command: Callable[[Path], list[str]] | None = None, **environ: str):
         self.folder = tempfile.TemporaryDirectory()
         self.config = Path(self.folder.name, "hermes.toml")
         self.upstream = upstream
         self.write_config(config)
         environment = {key: value for key, value in os.environ.items() if not key.startswith(("HERMES_", "OLLAMA_"))}
         environment.update(environ)
-        self.process = subprocess.Popen(command or [sys.executable, "-m", "hermes", "serve", "--config", str(self.config)], cwd=ROOT,
-                                        env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, start_new_session=True)
+        arguments = command(self.config) if command else [sys.executable, "-m", "hermes", "serve", "--config", str(self.config)]
+        self.process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+                                        start_new_session=True)
         self.lines: list[str] = []
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
@@ -81,6 +82,9 @@ class Hermes:
 
     def model(self, name: str) -> dict:
         return next(model for model in self.status()["models"] if model["name"] == name)
+
+    def workers(self, name: str) -> list[int]:
+        return self.model(name)["workers"]["pids"]
 
     def staffed(self, name: str) -> bool:
         workers = self.model(name)["workers"]

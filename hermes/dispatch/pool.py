@@ -33,6 +33,7 @@ class PoolSnapshot:
     answered: int
     restarts: int
     closed: str | None          # why it is closed, or None
+    pids: tuple[int, ...]
     idle_since: float | None    # monotonic time since when nothing has been running or waiting
 
 
@@ -126,7 +127,7 @@ class Pool:
             raise ClientGone
         if ticket.error:
             raise ticket.error.with_traceback(None)
-        raise QueueTimeout(f"waited {patience:g} s for model '{self.name}' without getting a turn")
+        raise QueueTimeout(f"waited {patience:.3g} s for model '{self.name}' without getting a turn")
 
     # -- supervisor ------------------------------------------------------------------------------------------------
 
@@ -199,9 +200,10 @@ class Pool:
         with self._lock:
             oldest = self._backlog.oldest()
             quiet = not self._leased and not self._backlog
+            pids = tuple(sorted(child.pid for child in [*self._idle, *self._leased]))
             return PoolSnapshot(self.name, self.model, self.size, len(self._idle), len(self._leased), len(self._backlog),
                                 self._backlog.limit, now - oldest.since if oldest else 0.0, self.answered, self._restarts,
-                                self._closed[0] if self._closed else None, self._quiet_since if quiet else None)
+                                self._closed[0] if self._closed else None, pids, self._quiet_since if quiet else None)
 
     # -- under the lock --------------------------------------------------------------------------------------------
 

@@ -90,7 +90,7 @@ def _model(pool: PoolSnapshot, seen: Seen, starting: int) -> dict:
     loaded = seen.loaded.get(_key(pool.model))
     return {"name": pool.name, "model": pool.model,
             "workers": {"max": pool.size, "idle": pool.idle, "busy": pool.busy, "starting": starting,
-                        "down": max(0, pool.size - pool.idle - pool.busy - starting)},
+                        "down": max(0, pool.size - pool.idle - pool.busy - starting), "pids": list(pool.pids)},
             "queue": {"depth": pool.queued, "limit": pool.queue_limit, "oldest": round(pool.oldest, 3)},
             "answered": pool.answered, "restarts": pool.restarts, "closed": pool.closed,
             "loaded": loaded is not None if seen.up else None, "memory": loaded.get("size") if loaded else None,

@@ -44,9 +44,9 @@ class Reply:
         buffer = b""
         while True:
             end = buffer.find(b"\r\n\r\n")
+            if max(end, len(buffer) if end < 0 else 0) > _HEAD_MAX:
+                raise UpstreamBroken("the head of Ollama's answer is too large")
             if end < 0:
-                if len(buffer) > _HEAD_MAX:
-                    raise UpstreamBroken("the head of Ollama's answer is too large")
                 data = self._sock.recv(READ)
                 if not data:
                     if self.fresh:
