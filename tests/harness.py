@@ -126,6 +126,23 @@ def children(pid: int) -> list[int]:
     return [child for child in found if b"spawn_main" in cmdline(child)]
 
 
+def direct_children(pid: int) -> list[int]:
+    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
+        return [int(word) for word in file.read().split()]
+
+
+def zombies(pid: int) -> list[int]:
+    found = []
+    for child in direct_children(pid):
+        try:
+            with open(f"/proc/{child}/stat", encoding="ascii", errors="replace") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    found.append(child)
+        except OSError:
+            pass
+    return found
+
+
 def cmdline(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from hermes.errors import BadRequest, BodyTooLarge, ClientGone, HeadTooLarge, HermesError, RequestTimeout
+from hermes.errors import BadRequest, BodyTooLarge, ClientGone, HermesError, RequestTimeout
 from hermes.frontend import http1
 from hermes.frontend.exchange import Call, Dialect, Response, Streamed
 from hermes.frontend.http1 import ChunkedBody, Request
@@ -151,9 +151,7 @@ class ClientConnection:
                 self._buffer = buffer[end + 4:]
                 return buffer[:end]
             if end > 0 or len(buffer) > http1.HEAD_MAX:
-                first = buffer.find(b"\r\n")
-                http1.parse_head(buffer[:first] if 0 <= first else buffer)      # an overlong line has its own status
-                raise HeadTooLarge("the request head is too large")
+                raise http1.overlong(buffer)
             data = self._read(deadline)
             if not data:
                 if buffer.strip():

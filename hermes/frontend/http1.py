@@ -68,6 +68,12 @@ def parse_head(head: bytes) -> Request:
     return Request(method, path, query, headers, http11, _body_length(headers, http11), keep_alive, _expects_100(headers, http11))
 
 
+def overlong(head: bytes) -> UriTooLong | HeadTooLarge:
+    """What to say to the beginning of a head that is longer than HEAD_MAX."""
+    line_end = head.find(b"\r\n")
+    return UriTooLong("the request line is too long") if line_end < 0 or line_end > LINE_MAX else HeadTooLarge("the request head is too large")
+
+
 def _parse_fields(lines: list[bytes]) -> dict[str, str]:
     if len(lines) > FIELDS_MAX:
         raise HeadTooLarge("too many header fields")

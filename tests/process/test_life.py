@@ -11,7 +11,7 @@ import time
 import pytest
 
 from hermes.simulator import Simulator
-from tests.harness import ROOT, SLOW, Client, Hermes, children, cmdline, eventually, get, in_threads, post
+from tests.harness import ROOT, SLOW, Client, Hermes, children, cmdline, direct_children, eventually, get, in_threads, post, zombies
 
 CONFIG = '[models.m]\nmodel = "smollm2:135m"\nmax_concurrency = 8\n'
 
@@ -181,23 +181,6 @@ def test_as_pid_1_it_stops_on_term_and_reaps_orphans() -> None:
             assert post(hermes.port, "/api/generate", {"model": "m", "prompt": "x"}).complete
             os.kill(inner, signal.SIGTERM)
             assert hermes.wait() == 0
-
-
-def direct_children(pid: int) -> list[int]:
-    with open(f"/proc/{pid}/task/{pid}/children", encoding="ascii") as file:
-        return [int(word) for word in file.read().split()]
-
-
-def zombies(pid: int) -> list[int]:
-    found = []
-    for child in direct_children(pid):
-        try:
-            with open(f"/proc/{child}/stat", encoding="ascii", errors="replace") as file:
-                if file.read().rpartition(")")[2].split()[0] == "Z":
-                    found.append(child)
-        except OSError:
-            pass
-    return found
 
 
 def test_exit_codes_and_a_bad_file() -> None:
