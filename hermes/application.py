@@ -134,6 +134,7 @@ class Application:
         if cut:
             log.warning("cutting what still runs running=%d", len(self.registry.leased()))
             for child in self.registry.leased():
+                child.unwanted = True
                 child.kill()
             late = time.monotonic() + LAST_WORDS
             while self.server.open and time.monotonic() < late:

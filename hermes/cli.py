@@ -87,8 +87,13 @@ def check(options: argparse.Namespace) -> int:
 
 
 def demo(options: argparse.Namespace) -> int:
+    from hermes.config import ConfigError
     from hermes.demo import run
-    return run()
+    try:
+        return run()
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return BAD_CONFIG
 
 
 def simulator(options: argparse.Namespace) -> int:

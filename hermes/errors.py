@@ -19,7 +19,8 @@ class HermesError(Exception):
 
     status = 500
     code = "internal_error"
-    retry_after: int | None = None   # whole seconds, 1 to 59 (conventions: longer ones are not obeyed)
+    retry_after: int | None = None   # whole seconds, 1 to 59 (clients do not obey longer ones)
+    waited = 0.0                     # seconds the call had waited for its turn
 
     def __init__(self, text: str, *, retry_after: float | None = None):
         super().__init__(text)

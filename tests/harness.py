@@ -35,12 +35,13 @@ def eventually(fact: Callable[[], object], timeout: float = 15.0, what: str = "i
 class Hermes:
     """A Hermes in a process group of its own. Use as a context manager."""
 
-    def __init__(self, upstream: str, config: str = "", command: Callable[[Path], list[str]] | None = None, **environ: str):
+    def __init__(self, upstream: str, config: str = "", command: Callable[[Path], list[str]] | None = None, measured: bool = False, **environ: str):
+        """`measured`: its memory or speed is what the test is about, so that it runs without coverage."""
         self.folder = tempfile.TemporaryDirectory()
         self.config = Path(self.folder.name, "hermes.toml")
         self.upstream = upstream
         self.write_config(config)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HERMES_", "OLLAMA_"))}
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HERMES_", "OLLAMA_", *(["COVERAGE_"] if measured else [])))}
         environment.update(environ)
         arguments = command(self.config) if command else [sys.executable, "-m", "hermes", "serve", "--config", str(self.config)]
         self.process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from hermes.dispatch.lease import Lease
 from hermes.dispatch.registry import Place, Registry
-from hermes.errors import BadRequest, ModelNotFound, QueueTimeout, UpstreamError, WorkerLost
+from hermes.errors import BadRequest, HermesError, ModelNotFound, QueueTimeout, UpstreamError, WorkerLost
 from hermes.names import canonical
 from hermes.workers.messages import Job, Timeouts
 
@@ -55,7 +55,7 @@ class Dispatcher:
         second_chance = True
         while True:
             left = max(0.0, place.patience - (time.monotonic() - arrived))
-            lease = Lease(place.pool, place.pool.hire(client, left), client)
+            lease = Lease(place.pool, self._hire(place, client, left, arrived), client)
             lease.queued = time.monotonic() - arrived
             try:
                 lease.begin(job)
@@ -69,6 +69,13 @@ class Dispatcher:
             except BaseException:
                 lease.close()
                 raise
+
+    def _hire(self, place: Place, client, patience: float, arrived: float):
+        try:
+            return place.pool.hire(client, patience)
+        except HermesError as error:
+            error.waited = time.monotonic() - arrived
+            raise
 
     def ask(self, method: str, path: str, client, body: bytes = b"", place: Place | None = None) -> tuple[int, bytes]:
         """A call whose answer Hermes reads itself: status and body. By default through the control pool."""

@@ -157,6 +157,8 @@ class Lease:
 
     def _lost(self, text: str) -> None:
         self._give_up()
+        if self._pool.refusal:                  # we are stopping, and it is not the worker's fault
+            raise self._pool.refusal.with_traceback(None)
         raise WorkerLost(text, started=True)
 
     def _hand_back(self, answered: bool = False) -> None:

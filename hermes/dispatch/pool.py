@@ -55,6 +55,7 @@ class Pool:
     def __init__(self, name: str, model: str, size: int, limit: int, wake: Callable[[], None] = lambda: None):
         self.name = name
         self.model = model          # what Ollama calls it; "" for pools without a model
+        self.label = f"model '{name}'" if model else f"the {name} pool"
         self.size = size
         self.answered = 0
         self.on_demand = False
@@ -65,7 +66,7 @@ class Pool:
         self._surplus: list[Child] = []
         self._backlog: Backlog[Ticket] = Backlog(limit)
         self._closed: tuple[str, float] | None = None
-        self._refusal: HermesError | None = None
+        self.refusal: HermesError | None = None      # set once, for good
         self._service = 1.0         # seconds a call has taken of late, for Retry-After
         self._restarts = 0
         self._quiet_since: float = time.monotonic()
@@ -84,7 +85,7 @@ class Pool:
                 self._leased.add(child)
                 return child
             if len(self._backlog) >= self._backlog.limit:
-                raise QueueFull(f"server busy, please try again. The queue of model '{self.name}' is full ({self._backlog.limit} waiting)",
+                raise QueueFull(f"server busy, please try again. The queue of {self.label} is full ({self._backlog.limit} waiting)",
                                 retry_after=self._estimate())
             ticket = Ticket(time.monotonic())
             self._backlog.push(ticket)
@@ -127,7 +128,7 @@ class Pool:
             raise ClientGone
         if ticket.error:
             raise ticket.error.with_traceback(None)
-        raise QueueTimeout(f"waited {patience:.3g} s for model '{self.name}' without getting a turn")
+        raise QueueTimeout(f"waited {patience:.3g} s for {self.label} without getting a turn")
 
     # -- supervisor ------------------------------------------------------------------------------------------------
 
@@ -187,7 +188,7 @@ class Pool:
     def refuse(self, error: HermesError) -> None:
         """Everybody who waits or comes from now on gets `error`."""
         with self._lock:
-            self._refusal = error
+            self.refusal = error
             rung = self._fail_waiting(error)
         self._ring(rung)
 
@@ -228,14 +229,14 @@ class Pool:
         return tickets
 
     def _check_open(self) -> None:
-        if self._refusal:
-            raise self._refusal.with_traceback(None)        # raised many times: it must not collect frames
+        if self.refusal:
+            raise self.refusal.with_traceback(None)        # raised many times: it must not collect frames
         if self._closed:
             raise self._down()
 
     def _down(self) -> PoolDown:
         reason, reopens = self._closed
-        return PoolDown(f"model '{self.name}' is out of service: {reason}", retry_after=reopens - time.monotonic())
+        return PoolDown(f"{self.label} is out of service: {reason}", retry_after=reopens - time.monotonic())
 
     def _estimate(self) -> float:
         """Seconds until a place in the queue is likely to be free."""

@@ -17,6 +17,9 @@ from hermes.errors import ClientGone, HermesError, UpstreamBroken, UpstreamFaile
 from hermes.names import canonical
 
 
+INF = float("inf")          # checking the digest of a large model takes minutes without a byte, a download hours
+
+
 class Pull:
     """One pull. `events` are NDJSON lines without their end; a progress line replaces the one before it for the same step,
     so that an hour's pull stays small. All state is guarded by the lock of Pulls."""
@@ -42,7 +45,12 @@ class Pulls:
         self._running: dict[str, Pull] = {}
 
     def join(self, name: str, client) -> "Subscription":
-        """Take part in the pull of `name`, starting it if nobody has. Raises ValueError on a malformed name."""
+        """Take part in the pull of `name`, starting it if nobody has. Raises ValueError on a malformed name.
+
+        A name from the configuration stands for the model behind it, as everywhere else.
+        """
+        place = self._dispatcher.registry.find(canonical(name))
+        name = place.model if place else name
         key = canonical(name)
         bell = Bell()
         with self._lock:
@@ -93,8 +101,9 @@ class Pulls:
 
     def _download(self, pull: Pull) -> None:
         dispatcher = self._dispatcher
+        patient = dispatcher.upstream.timeouts._replace(first_byte=INF, idle=INF, total=INF)
         body = json.dumps({"model": pull.name}).encode()
-        job = dispatcher.job("POST", "/api/pull", body=body, ending="success", decode=True, headers=(("Content-Type", "application/json"),))
+        job = dispatcher.job("POST", "/api/pull", body=body, ending="success", decode=True, headers=(("Content-Type", "application/json"),))._replace(timeouts=patient)
         rest = b""
         with dispatcher.open(dispatcher.registry.puller(), job, pull.client) as lease:
             while piece := lease.read():

@@ -5,6 +5,7 @@ whole, which a timeout per read would not keep. Every answer leaves in as few wr
 bytes together.
 """
 
+import logging
 import select
 import socket
 import struct
@@ -12,12 +13,13 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from hermes.errors import BadRequest, BodyTooLarge, ClientGone, HermesError, RequestTimeout
+from hermes.errors import BadRequest, BodyTooLarge, CallerError, ClientGone, HermesError, RequestTimeout
 from hermes.frontend import http1
 from hermes.frontend.exchange import Call, Dialect, Response, Streamed
 from hermes.frontend.http1 import ChunkedBody, Request
 from hermes.frontend.router import Route, Router
 
+log = logging.getLogger("hermes.connection")
 READ = 64 * 1024
 LINGER = 1.0                # seconds in which a refused client may finish talking, so that no reset eats the answer
 LINGER_BYTES = 1 << 20
@@ -100,9 +102,15 @@ class ClientConnection:
         except HermesError as error:
             self._refuse(call, dialect, error)
             return True
-        except ClientGone:
-            self._house.note(call, 499, "cancelled")
+        except (ClientGone, OSError):
+            if call is not None:
+                self._house.note(call, 499, "cancelled")
             raise
+        except Exception:
+            log.exception("a request ended by an error of ours")
+            self._keep = False
+            self._refuse(call, dialect, HermesError("internal error"))
+            return True
         self._deliver(call, route, answer)
         return True
 
@@ -127,7 +135,9 @@ class ClientConnection:
             self._keep = False                  # what comes next on this connection cannot be trusted to be a request
         answer = dialect.error(error)
         self._send_response(call, answer)
-        self._house.note(call, answer.status, error.code)
+        if call is not None:
+            call.queued = call.queued or error.waited
+        self._house.note(call, answer.status, "refused" if isinstance(error, CallerError) else error.code)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -216,6 +226,12 @@ class ClientConnection:
         except HermesError as error:
             outcome = error.code
             self._tell(call, route.dialect, answer, error)
+        except (ClientGone, OSError):
+            raise
+        except Exception:
+            log.exception("a stream ended by an error of ours")
+            outcome = HermesError.code
+            self._tell(call, route.dialect, answer, HermesError("internal error"))
         finally:
             answer.source.close()
             self._house.note(call, answer.status, outcome)

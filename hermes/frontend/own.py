@@ -75,8 +75,10 @@ def read_request(body: bytes) -> dict:
         raise BadRequest("give either 'prompt' or 'messages'")
     if "tools" in asked and "prompt" in asked:
         raise BadRequest("'tools' needs 'messages'")
-    if not all(isinstance(message, dict) for message in asked.get("messages", ())):
-        raise BadRequest("each of 'messages' must be an object")
+    if not all(isinstance(message, dict) and isinstance(message.get("images", []), list) for message in asked.get("messages", ())):
+        raise BadRequest("each of 'messages' must be an object, and its 'images' an array")
+    if not all(isinstance(image, str) for image in asked.get("images", ())):
+        raise BadRequest("each of 'images' must be a string (base64)")
     return asked
 
 

@@ -108,3 +108,11 @@ def test_a_pull_that_fails_inside_ollamas_200_is_an_error() -> None:
         assert post(hermes.port, "/v1/llm/no%20name/pull", b"").status == 400
         assert post(hermes.port, "/v1/llm/m/pull", b"[1]").status == 400
         assert not [request for request in ollama.requests if request.inference]
+
+
+def test_a_pull_by_a_configured_name_fetches_the_model_behind_it() -> None:
+    config = '[models.small]\nmodel = "llama3.2:1b"\n'
+    with Simulator(pull_steps=2) as ollama, Hermes(ollama.url, config) as hermes:
+        assert post(hermes.port, "/v1/llm/small/pull", {"stream": False}).json() == {"status": "ready"}
+        assert [request.body for request in ollama.requests if request.path == "/api/pull"] == [b'{"model": "llama3.2:1b"}']
+        assert ollama.loaded() == ["llama3.2:1b"]

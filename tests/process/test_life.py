@@ -77,9 +77,10 @@ def test_what_runs_past_drain_timeout_is_cut_and_told() -> None:
         hermes.signal(signal.SIGTERM)
         for client in clients:
             reply = client.reply()
-            assert not reply.complete and "error" in reply.records()[-1]
+            assert not reply.complete and reply.records()[-1] == {"error": "Hermes is stopping"}
             client.close()
         assert hermes.wait() == 0 and time.monotonic() - started < 1.5 * SLOW
+        assert not hermes.line("worker died")
 
 
 def test_a_second_signal_ends_it_at_once() -> None:

@@ -89,6 +89,7 @@ def test_queue_is_bounded_and_in_order() -> None:
 def test_a_wait_past_queue_timeout_is_504() -> None:
     config = '[models.a]\nmodel = "smollm2:135m"\nmax_concurrency = 1\nqueue_timeout = "200ms"\n'
     with Simulator() as ollama, Hermes(ollama.url, config) as hermes:
+        eventually(lambda: hermes.staffed("a"))
         with Client(hermes.port) as first:
             first.send("POST", "/api/generate", {"model": "a", "prompt": "p @@prompt_time=2@@"})
             eventually(lambda: ollama.running("smollm2:135m") == 1)

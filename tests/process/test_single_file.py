@@ -57,7 +57,8 @@ def test_read_only_checkout_tmp_and_shm(start: list[str], tmp_path: Path) -> Non
     """`-I -m` finds nothing in a checkout, because -I takes the current folder off the search path: the isolated start names the folder."""
     checkout = tmp_path / "checkout"
     shutil.copytree(ROOT / "hermes", checkout / "hermes", ignore=shutil.ignore_patterns("__pycache__"))
-    python = " ".join([sys.executable, *(part.format(checkout=checkout) for part in start)])
+    # Not the virtual environment's interpreter, which may lie below /tmp.
+    python = " ".join([os.path.realpath(sys.executable), *(part.format(checkout=checkout) for part in start)])
 
     def command(config: Path) -> list[str]:
         script = (f"cp {config} /mnt/hermes.toml && mount --bind {checkout} {checkout} && mount -o remount,ro,bind {checkout} && cd {checkout}"

@@ -59,7 +59,7 @@ def run(hermes: Hermes, count: int, seed: int) -> list[str]:
 
 
 def test_five_thousand_mixed_requests_leave_nothing_behind() -> None:
-    with Simulator(parallel=4, tokens=4, remember=100) as ollama, Hermes(ollama.url, CONFIG, HERMES_LOG_LEVEL="error") as hermes:
+    with Simulator(parallel=4, tokens=4, remember=100) as ollama, Hermes(ollama.url, CONFIG, measured=True, HERMES_LOG_LEVEL="error") as hermes:
         run(hermes, 1200, 1)                        # warm up: allocator arenas, lazily imported modules, caches
         before, memory = settled(hermes), int(status_field(hermes.pid, "VmRSS"))
         results = run(hermes, 5008, 2)

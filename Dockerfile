@@ -1,0 +1,30 @@
+# Hermes in a container: the package, the standard library, nothing else.
+ARG PYTHON_IMAGE=python:3.13-slim
+FROM ${PYTHON_IMAGE}
+ARG PYTHON_IMAGE
+
+LABEL org.opencontainers.image.title="hermes" \
+      org.opencontainers.image.description="A sidecar gateway for Ollama in pure standard-library Python" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.base.name="docker.io/library/${PYTHON_IMAGE}"
+
+COPY hermes/ /app/hermes/
+# The sources never change in an image, so the compiled files carry their hash and nobody compares it: the same bytes
+# each time, and nothing to write on a read-only root. The modes are those of the checkout, which may be private.
+RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app/hermes && chmod -R a+rX /app
+
+# A number, because Kubernetes cannot tell that a name is not root.
+USER 65532:65532
+
+# The port is said once: the health check reads it from the variable. Loopback inside a container reaches nobody.
+ENV PYTHONPATH=/app \
+    HERMES_SERVER_LISTEN=0.0.0.0:11435
+EXPOSE 11435
+STOPSIGNAL SIGTERM
+
+# Python, because there is no curl in the image. /livez never asks Ollama.
+HEALTHCHECK --interval=10s --timeout=5s --start-period=5s \
+    CMD ["python3", "-I", "-S", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['HERMES_SERVER_LISTEN'].rpartition(':')[2]), timeout=3); c.request('GET', '/livez'); sys.exit(c.getresponse().status != 200)"]
+
+ENTRYPOINT ["python3", "-m", "hermes"]
+CMD ["serve"]
