@@ -28,7 +28,7 @@ from hermes.frontend.connection import House, Limits
 from hermes.frontend.exchange import Call
 from hermes.frontend.router import Router
 from hermes.frontend.server import Server
-from hermes.observe import status
+from hermes.observe import logs, status
 from hermes.workers.messages import Timeouts
 from hermes.workers.supervisor import Supervisor
 
@@ -174,9 +174,9 @@ class Application:
         return status.see_ollama(lambda path: brief.ask("GET", path, client))
 
     def status(self, seen: status.Seen) -> dict:
-        pools = self.registry.snapshots()
-        return status.picture(self.life.value, self._started, self.dispatcher.upstream.url, pools, seen,
-                              self.counters.snapshot(), self.supervisor.starting())
+        facts = status.Facts(self.life.value, self._started, self.dispatcher.upstream.url, self.counters.snapshot(),
+                             self.supervisor.starting())
+        return status.picture(facts, self.registry.snapshots(), seen)
 
     def _admit(self, request) -> None:
         if not self.serving() and request.path not in health.PATHS:
@@ -192,7 +192,7 @@ class Application:
             access.info("request status=%d outcome=%s", status, outcome)
         else:
             access.info("request method=%s path=%s model=%s status=%d outcome=%s queue_s=%.3f duration_s=%.3f", call.request.method,
-                        call.request.path[:256], call.model[:128] or "-", status, outcome, call.queued, time.monotonic() - call.arrived)
+                        call.request.path[:256], logs.word(call.model[:128]), status, outcome, call.queued, time.monotonic() - call.arrived)
 
 
 def _upstream(settings: Config) -> Upstream:

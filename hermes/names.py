@@ -8,6 +8,7 @@ spelling, so nothing here is ever sent back.
 """
 
 import re
+from functools import lru_cache
 
 # ASCII classes spelt out: with IGNORECASE a Kelvin sign would pass for a "k", and Ollama does not take it for one.
 _NAME = re.compile(
@@ -19,6 +20,7 @@ _NAME = re.compile(
 )
 
 
+@lru_cache(maxsize=1024)
 def canonical(name: str) -> str:
     """Lower-case "host/namespace/model:tag" with Ollama's defaults filled in.
 

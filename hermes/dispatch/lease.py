@@ -50,6 +50,7 @@ class Lease:
         try:
             self._child.send_job(job, self._began + HAND_OVER)
         except OSError as error:
+            self._child.kill()              # a stopped one never reads the end of file
             self._give_up()
             raise WorkerLost(f"the worker was lost before it had the request ({type(error).__name__})", started=False) from None
         times = job.timeouts
@@ -61,8 +62,10 @@ class Lease:
                 self._receive()
             elif self._frames[0][0] == Kind.HEAD:
                 self.head = self._unpack(*self._frames.pop(0))
+            elif self._frames[0][0] == Kind.FAILURE:
+                self.read()                 # raises it
             else:
-                self.read()                 # a failure, which it raises
+                self._child.kill()
                 self._lost("the worker answered without a head")
         self._silence = self._idle + HUNG_MARGIN
         return self.head
@@ -76,7 +79,11 @@ class Lease:
                 return b""
             if not self._frames:
                 self._receive()
-            pieces = [payload for kind, payload in self._take() if self._is_data(kind, payload)]
+            frames = self._take()
+            if any(kind in (Kind.END, Kind.FAILURE) for kind, _ in frames[:-1]):
+                self._child.kill()
+                self._lost("the worker spoke on after its last word and was killed")
+            pieces = [payload for kind, payload in frames if self._is_data(kind, payload)]
             if pieces:
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 

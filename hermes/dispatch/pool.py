@@ -56,7 +56,7 @@ class Pool:
         self.name = name
         self.model = model          # what Ollama calls it; "" for pools without a model
         self.label = f"model '{name}'" if model else f"the {name} pool"
-        self.size = size
+        self._size = size
         self.answered = 0
         self.on_demand = False
         self._wake = wake
@@ -97,14 +97,17 @@ class Pool:
     def release(self, child: Child, *, reusable: bool, answered: bool = False, took: float | None = None) -> None:
         """The lease is over. A worker that is not reusable has been given up by the caller, who closes its pipe himself."""
         with self._lock:
+            buried = child not in self._leased      # it died behind its last frame, and the supervisor was quicker
             self._leased.discard(child)
             self.answered += answered
             if took is not None:
                 self._service += (took - self._service) * 0.2
-            if reusable:                        # else the supervisor learns of its end and discards it
-                (self._surplus if len(self._idle) + len(self._leased) >= self.size else self._idle).append(child)
+            if reusable and not buried:         # else the supervisor learns of its end and discards it
+                self._place(child)
             rung = self._match()
             surplus = bool(self._surplus)
+        if reusable and buried:
+            child.close()
         self._ring(rung)
         if surplus:
             self._wake()
@@ -134,7 +137,13 @@ class Pool:
 
     def offer(self, child: Child) -> None:
         """A worker is ready. Its pipe is the pool's now."""
-        self.release(child, reusable=True)
+        with self._lock:
+            self._place(child)
+            rung = self._match()
+            surplus = bool(self._surplus)
+        self._ring(rung)
+        if surplus:
+            self._wake()
 
     def discard(self, child: Child) -> bool:
         """The worker is dead. True: it was idle, and its pipe is the caller's now; False: a lease has it and will notice.
@@ -182,8 +191,13 @@ class Pool:
     def resize(self, size: int, limit: int) -> None:
         """From now on `size` workers and `limit` tickets; who runs or waits already is not touched."""
         with self._lock:
-            self.size, self._backlog.limit = size, limit
+            self._size, self._backlog.limit = size, limit
         self._wake()
+
+    @property
+    def size(self) -> int:
+        """Workers wanted. A pool that is being retired keeps one as long as anybody waits."""
+        return self._size or min(1, len(self._backlog))
 
     def refuse(self, error: HermesError) -> None:
         """Everybody who waits or comes from now on gets `error`."""
@@ -207,6 +221,9 @@ class Pool:
                                 self._closed[0] if self._closed else None, pids, self._quiet_since if quiet else None)
 
     # -- under the lock --------------------------------------------------------------------------------------------
+
+    def _place(self, child: Child) -> None:
+        (self._surplus if len(self._idle) + len(self._leased) >= self.size else self._idle).append(child)
 
     def _match(self) -> list[Ticket]:
         rung = []

@@ -50,8 +50,8 @@ class Registry:
     def apply(self, config: Config) -> None:
         """Make the pools what `config` says. Who runs or waits is not touched; a pool that has gone ends when it is empty."""
         with self._lock:
-            old = {place.pool.name: place for place in self._places.values()}
-            places: dict[str, Place] = {}
+            old = {place.pool.name: place for place in self._places.values() if place.pool.model}
+            places = {key: place for key, place in self._places.items() if not place.pool.model}    # the pulls' own
             self._defaults = config.defaults
             for model in config.models:
                 place = self._keep(old.pop(model.name, None), model)

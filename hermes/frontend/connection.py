@@ -11,7 +11,6 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 from hermes.errors import BadRequest, BodyTooLarge, CallerError, ClientGone, HermesError, RequestTimeout
 from hermes.frontend import http1
@@ -44,6 +43,11 @@ class House:
         self.router, self.limits, self.admit, self.note, self.closing = router, limits, admit, note, closing
 
 
+def _timeval(seconds: float) -> bytes:
+    """A struct timeval, for the kernel's own timeouts."""
+    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
+
+
 class ClientConnection:
     def __init__(self, sock: socket.socket, house: House):
         self._sock = sock
@@ -56,8 +60,8 @@ class ClientConnection:
         self._keep = True                       # may another request follow?
         self.idle = True                        # between two requests: may be closed by the server at any time
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        seconds = int(self._limits.send)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", seconds, int((self._limits.send - seconds) * 1e6)))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self._limits.send))
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(self._limits.idle))
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -85,7 +89,7 @@ class ClientConnection:
 
     def _one(self) -> bool:
         """Serve one request. False: the client has closed, or was idle too long."""
-        if not self._buffer and not self._wait(self._limits.idle):
+        if not self._buffer and not self._await_request():
             return False
         deadline = time.monotonic() + self._limits.head
         dialect, call = self._house.router.dialect("/"), None
@@ -126,7 +130,7 @@ class ClientConnection:
                 raise BodyTooLarge(f"the body is larger than {self._limits.max_body} bytes")
             if request.expects_100 and not self._buffer:
                 self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            call.request = replace(request, body=self._read_body(request.length))
+            call.body = self._read_body(request.length)
         self._keep = keep
         return route.endpoint(call), route
 
@@ -134,15 +138,25 @@ class ClientConnection:
         if call is None:
             self._keep = False                  # what comes next on this connection cannot be trusted to be a request
         answer = dialect.error(error)
-        self._send_response(call, answer)
         if call is not None:
             call.queued = call.queued or error.waited
-        self._house.note(call, answer.status, "refused" if isinstance(error, CallerError) else error.code)
+        try:
+            self._send_response(call, answer)
+        finally:
+            self._house.note(call, answer.status, "refused" if isinstance(error, CallerError) else error.code)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
     def _wait(self, seconds: float) -> bool:
         return bool(self._poll.poll(None if seconds == float("inf") else max(0.0, seconds) * 1000))
+
+    def _await_request(self) -> bool:
+        """The first bytes of the next request, in one system call: each one hands the interpreter to another thread."""
+        try:
+            self._buffer = self._sock.recv(READ)
+        except BlockingIOError:
+            return False                        # SO_RCVTIMEO: idle for too long
+        return bool(self._buffer)
 
     def _read(self, deadline: float) -> bytes:
         """Some bytes, or b"" at the end. Raises RequestTimeout at the deadline."""
@@ -154,7 +168,7 @@ class ClientConnection:
         """Everything in front of the empty line; None: the client closed before a request began."""
         buffer = self._buffer
         while True:
-            if buffer[:2] == b"\r\n":
+            while buffer[:2] == b"\r\n":
                 buffer = buffer[2:]             # RFC 9112 §2.2: an empty line in front of a request is no request
             end = buffer.find(b"\r\n\r\n")
             if 0 <= end <= http1.HEAD_MAX:
@@ -208,7 +222,7 @@ class ClientConnection:
         return http1.response_head(status, headers)
 
     def _send_response(self, call: Call | None, answer: Response) -> None:
-        headers = [("Content-Type", answer.content_type), ("Date", http1.http_date(time.time())),
+        headers = [("Content-Type", answer.content_type), ("Date", http1.http_date(int(time.time()))),
                    *answer.headers, ("Content-Length", str(len(answer.body)))]
         body = b"" if call and call.request.method == "HEAD" else answer.body
         self._sock.sendall(self._head(call, answer.status, headers) + body)
@@ -216,31 +230,35 @@ class ClientConnection:
     def _deliver(self, call: Call, route: Route, answer: Response | Streamed) -> None:
         """Send the answer; the single exit of every request that had a route."""
         if isinstance(answer, Response):
-            self._send_response(call, answer)
-            self._house.note(call, answer.status, "ok" if answer.status < 400 else "refused")
+            outcome = "cancelled"
+            try:
+                self._send_response(call, answer)
+                outcome = "ok" if answer.status < 400 else "refused"
+            finally:
+                self._house.note(call, answer.status, outcome)
             return
-        outcome = "cancelled"
+        outcome, status = "cancelled", answer.status
         try:
             self._send_stream(call, answer)
             outcome = "ok" if answer.status < 400 else "refused"
         except HermesError as error:
-            outcome = error.code
+            outcome, status = error.code, answer.status if self._sent else error.status
             self._tell(call, route.dialect, answer, error)
         except (ClientGone, OSError):
             raise
         except Exception:
             log.exception("a stream ended by an error of ours")
-            outcome = HermesError.code
+            outcome, status = HermesError.code, answer.status if self._sent else HermesError.status
             self._tell(call, route.dialect, answer, HermesError("internal error"))
         finally:
             answer.source.close()
-            self._house.note(call, answer.status, outcome)
+            self._house.note(call, status, outcome)
 
     def _send_stream(self, call: Call, answer: Streamed) -> None:
         """Raises HermesError when the source fails; the last chunk goes out only if it did not."""
         http11, framing = call.request.http11, answer.framing
         coded = http11 and framing != "length"
-        headers = [*answer.headers, ("Date", http1.http_date(time.time()))]
+        headers = [*answer.headers, ("Date", http1.http_date(int(time.time())))]
         if framing == "length":
             headers.append(("Content-Length", str(answer.length)))
         elif coded:

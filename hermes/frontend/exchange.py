@@ -21,6 +21,7 @@ class Call:
 
     request: Request
     client: object
+    body: bytes = b""
     arrived: float = field(default_factory=time.monotonic)
     model: str = ""
     queued: float = 0.0

@@ -7,6 +7,7 @@ asking, and DNS rebinding lets it read the answers. The rules are Ollama's (olla
 import ipaddress
 import re
 import socket
+from functools import lru_cache
 
 from hermes.errors import Forbidden
 from hermes.frontend.http1 import Request
@@ -28,6 +29,7 @@ def admit(request: Request, listens_on_loopback: bool) -> None:
         raise Forbidden("this Host is not allowed")
 
 
+@lru_cache(maxsize=256)
 def is_local(host: str) -> bool:
     """Does a Host header name this machine or its network? Empty is allowed, as Ollama does."""
     match = _HOST.match(host)

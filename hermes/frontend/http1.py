@@ -4,7 +4,7 @@ One grammar, no repairs: what two programs could read in two ways is refused (RF
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from email.utils import formatdate
 from functools import lru_cache
 from http import HTTPStatus
@@ -17,8 +17,9 @@ FIELD_MAX = 8 * 1024        # bytes of one header field
 FIELDS_MAX = 100
 HEAD_MAX = 32 * 1024        # bytes of the whole head
 CHUNK_LINE_MAX = 256
+EXCESS_MAX = 16 * 1024      # bytes of chunk coding without much in it; decoding 64 MiB of one-byte chunks would take a minute
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"})
-ONCE = frozenset({"host", "content-length", "transfer-encoding", "content-type", "authorization", "expect", "x-api-key"})
+ONCE = frozenset({"host", "content-length", "transfer-encoding", "content-type", "authorization", "expect", "origin", "x-api-key"})
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\Z")
@@ -42,7 +43,6 @@ class Request:
     length: int | None = 0      # bytes of the body; None = chunked
     keep_alive: bool = True
     expects_100: bool = False
-    body: bytes = field(default=b"", repr=False)
 
 
 def parse_head(head: bytes) -> Request:
@@ -146,6 +146,7 @@ class ChunkedBody:
         self._have = self._need = 0         # bytes in _parts, and how many it takes before looking again
         self._pieces: list[bytes] = []
         self._size = 0
+        self._excess = 0            # bytes of coding beyond what honest chunks need
         self._trailer = False
         self.ended = False
         self.rest = b""
@@ -167,9 +168,12 @@ class ChunkedBody:
                 at = self._trailer_line(buffer, at, line_end)
                 continue
             match = _CHUNK_LINE.match(buffer[at:line_end])
-            if not match:
+            if not match or line_end - at > CHUNK_LINE_MAX:
                 raise BadRequest("malformed chunk size")
             size = int(match[1], 16)
+            self._excess = max(0, self._excess + line_end - at - 12 - size)
+            if self._excess > EXCESS_MAX:
+                raise BadRequest("the body's chunks are too small")
             if self._size + size > self._limit:
                 raise BodyTooLarge(f"the body is larger than {self._limit} bytes")
             if size == 0:
@@ -217,9 +221,10 @@ def _status_line(status: int) -> str:
     return f"HTTP/1.1 {status} {phrase}\r\n"
 
 
-def http_date(seconds: float) -> str:
-    """An IMF-fixdate (RFC 9110 §5.6.7)."""
-    return formatdate(seconds, usegmt=True)
+@lru_cache(maxsize=2)
+def http_date(second: int) -> str:
+    """An IMF-fixdate (RFC 9110 §5.6.7). Made once a second, however many ask."""
+    return formatdate(second, usegmt=True)
 
 
 def chunk(data: bytes) -> bytes:

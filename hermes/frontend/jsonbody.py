@@ -91,8 +91,8 @@ def fold(key: str) -> str:
 def text_of(value: str) -> str:
     """A string of `read_members`, decoded."""
     try:
-        return value.encode("latin-1").decode("utf-8", "replace")
-    except UnicodeEncodeError:
+        return value.encode("latin-1").decode("utf-8")
+    except (UnicodeEncodeError, UnicodeDecodeError):
         return value                            # it was written with \\u escapes
 
 

@@ -63,13 +63,13 @@ class Native:
 
     def read(self, call: Call) -> Streamed:
         """Calls that need no running model never wait behind generation: they have workers of their own."""
-        job = make_job(self._dispatcher, call, call.request.body, "")
+        job = make_job(self._dispatcher, call, call.body, "")
         return relay(self._dispatcher, call, self._dispatcher.registry.control, job, DIALECT)
 
 
 def infer(dispatcher: Dispatcher, call: Call, rules: Rules, dialect: Dialect) -> Streamed:
     """Send a call that names its model in the body to that model's pool."""
-    body = call.request.body
+    body = call.body
     member = model_member(read_members(body), rules)
     call.model = text_of(member.value)
     try:

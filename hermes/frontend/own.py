@@ -38,7 +38,7 @@ class Own:
         return [Route("POST", "/v1/llm/{model}", DIALECT, self.generate)]
 
     def generate(self, call: Call) -> Response | Streamed:
-        asked = read_request(call.request.body)
+        asked = read_request(call.body)
         place = self._dispatcher.place(call.model, call.client)
         path, body = to_native(asked, place.model if self._dispatcher.renamed(call.model, place) else call.model)
         job = self._dispatcher.job("POST", path, body=json.dumps(body).encode(), ending="done", decode=True,
@@ -55,10 +55,14 @@ class Own:
         return Streamed(200, Records(answer, sse), "plain", headers=headers, in_band=DIALECT.in_band(SSE if sse else NDJSON))
 
 
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
 def read_request(body: bytes) -> dict:
     """The request, with every field of the right type. Raises BadRequest."""
     try:
-        asked = json.loads(body)
+        asked = json.loads(body, parse_constant=_no_constant)
     except (ValueError, RecursionError):
         raise BadRequest("missing request body" if not body.strip() else "the request body is not valid JSON") from None
     if not isinstance(asked, dict):
@@ -67,7 +71,7 @@ def read_request(body: bytes) -> dict:
     for key, value in asked.items():
         kind, wanted = _KINDS.get(key, (None, ""))
         if kind is None:
-            near = difflib.get_close_matches(key, _KINDS, 1)
+            near = difflib.get_close_matches(key[:64], _KINDS, 1)
             raise BadRequest(f"unknown field '{key[:64]}'" + (f" (did you mean '{near[0]}'?)" if near else f"; known: {', '.join(_KINDS)}"))
         if not isinstance(value, kind) or isinstance(value, bool) and kind not in (bool, (bool, str)):
             raise BadRequest(f"'{key}' must be {wanted}")

@@ -19,7 +19,7 @@ class PullEndpoint:
         return [Route("POST", "/v1/llm/{model}/pull", DIALECT, self.pull)]
 
     def pull(self, call: Call) -> Response | Streamed:
-        stream = _wants_stream(call.request.body)
+        stream = _wants_stream(call.body)
         try:
             progress = self._pulls.join(call.model, call.client)
         except ValueError:

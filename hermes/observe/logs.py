@@ -4,6 +4,7 @@ A reader that has stopped would otherwise stop the server after a pipe's worth o
 bounded queue, and what does not fit is dropped and counted.
 """
 
+import json
 import logging
 import queue
 import sys
@@ -70,6 +71,11 @@ class LineFormatter(logging.Formatter):
             text += f" exception={self.formatException(record.exc_info)}"
         stamp = self.formatTime(record, self.default_time_format)
         return f"{stamp}.{int(record.msecs):03d}Z level={record.levelname.lower()} {text.translate(_ESCAPES)}"
+
+
+def word(text: str) -> str:
+    """A value for key=value: quoted where it would not be one word."""
+    return text if text and not set(text) & set(' "=') else json.dumps(text)
 
 
 def start(level: str) -> LineHandler:

@@ -12,6 +12,7 @@ from datetime import datetime, timezone
 
 from hermes import __version__
 from hermes.dispatch.pool import PoolSnapshot
+from hermes.errors import ClientGone
 from hermes.names import canonical
 
 log = logging.getLogger("hermes.access")
@@ -54,6 +55,8 @@ def see_ollama(ask: Callable[[str], tuple[int, bytes]]) -> Seen:
         models = json.loads(running).get("models") or []
         loaded = {_key(model.get("model", "")): model for model in models}
         return Seen(status == 200, json.loads(version).get("version"), loaded, time.monotonic(), time.monotonic() - start, None)
+    except ClientGone:              # says nothing about Ollama, and the answer would be shown to others
+        raise
     except Exception as error:      # whatever Ollama answers must not break the status page
         return Seen(False, None, {}, time.monotonic(), time.monotonic() - start, getattr(error, "text", type(error).__name__))
 
@@ -65,8 +68,20 @@ def _key(name: str) -> str:
         return name
 
 
-def picture(life: str, started: float, url: str, pools: list[PoolSnapshot], seen: Seen, outcomes: dict[str, int], starting: dict[str, int]) -> dict:
-    """The body of /v1/status. `starting`: pool name → workers that are on their way."""
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What Application knows of itself. `started` is monotonic; `starting`: pool name → workers that are on their way."""
+
+    life: str
+    started: float
+    url: str
+    outcomes: dict[str, int]
+    starting: dict[str, int]
+
+
+def picture(facts: Facts, pools: list[PoolSnapshot], seen: Seen) -> dict:
+    """The body of /v1/status."""
+    life, started, url, outcomes, starting = facts.life, facts.started, facts.url, facts.outcomes, facts.starting
     queued, running, capacity = sum(p.queued for p in pools), sum(p.busy for p in pools), sum(p.size for p in pools)
     rejected = sum(outcomes.get(code, 0) for code in ("queue_full", "queue_timeout", "pool_down", "draining", "too_many_connections"))
     fine = outcomes.get("ok", 0) + outcomes.get("refused", 0)

@@ -16,6 +16,7 @@ from multiprocessing import resource_tracker
 from hermes.workers import worker
 from hermes.workers.messages import FrameReader, Job, Kind, frame, pack_job
 
+READ = 64 * 1024            # from 128 KiB on each read would map and unmap its buffer
 _HELD_BACK = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _context = multiprocessing.get_context("spawn")     # the parent is full of threads: a fork would copy their locks
 
@@ -53,7 +54,7 @@ class Child:
 
     def send_job(self, job: Job, deadline: float) -> None:
         """Hand over a job. Raises OSError when the worker is gone, TimeoutError when it does not take it until `deadline`."""
-        for piece in pack_job(job):
+        for piece in pack_job(job):             # one piece, unless the body is large
             view = memoryview(piece)
             while view:
                 try:
@@ -74,7 +75,7 @@ class Child:
     def receive(self) -> list[tuple[int, bytes]]:
         """The frames that one read completes; to be called when the pipe is readable. Raises EOFError, OSError, ProtocolError."""
         try:
-            data = os.read(self.fd, 1 << 17)
+            data = os.read(self.fd, READ)
         except BlockingIOError:
             return []
         if not data:

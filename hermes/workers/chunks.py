@@ -7,28 +7,37 @@ are dropped, as a proxy may.
 """
 
 import re
+from functools import lru_cache
 
 from hermes.errors import UpstreamBroken
 
 HOLD = 64 * 1024            # bytes of an unfinished chunk that are worth waiting for
 _LINE_MAX = 256             # a chunk size with its extension
 _TRAILER_MAX = 8 * 1024
+_MANY = 1024                # bytes from which a read is likely to hold several chunks
 _SIZE = re.compile(rb"([0-9A-Fa-f]{1,12})[ \t]*(;[^\r\n]*)?\Z")
+
+
+@lru_cache(maxsize=4096)
+def size_of(line: bytes) -> int:
+    """A chunk's size from its first line, extension allowed. Raises UpstreamBroken."""
+    match = _SIZE.match(line)
+    if not match:
+        raise UpstreamBroken("Ollama's answer has a malformed chunk size")
+    return int(match[1], 16)
 
 
 class ChunkWalker:
     """`feed` returns what may be handed on; `ended` turns true at the end of the body; `rest` is what came after it."""
 
-    def __init__(self, note=None, decode: bool = False):
-        """`note(buffer, start, end)` is told where each chunk's payload lies. `decode`: hand on payloads, without coding."""
+    def __init__(self, decode: bool = False):
+        """`decode`: hand on payloads, without coding."""
         self.ended = False
         self.rest = b""
-        self._note = note
         self._decode = decode
         self._held = b""
         self._left = 0              # payload bytes to come of a chunk that was too large to hold
         self._trailer = False
-        self._sizes: dict[bytes, int] = {}
 
     def feed(self, data: bytes) -> bytes:
         """Raises UpstreamBroken on anything that is not chunked coding."""
@@ -37,6 +46,8 @@ class ChunkWalker:
         if self._trailer:
             self._skip_trailer(buffer)
             return b""
+        if len(buffer) > _MANY and not self._left and (out := self._feed_many(buffer)) is not None:
+            return out
         at, pieces = self._continue_large(buffer) if self._left else (0, [])
         start, length = at, len(buffer)
         while not self._left:
@@ -46,9 +57,7 @@ class ChunkWalker:
                     raise UpstreamBroken("Ollama's answer has a malformed chunk size")
                 break
             line = buffer[at:line_end]
-            size = self._sizes.get(line)
-            if size is None:
-                size = self._parse_size(line)
+            size = size_of(line)
             payload = line_end + 2
             if size == 0:
                 pieces.append(buffer[start:at])
@@ -64,8 +73,6 @@ class ChunkWalker:
                 break
             if buffer[end:end + 2] != b"\r\n":
                 raise UpstreamBroken("Ollama's answer has a chunk that does not end where it should")
-            if self._note:
-                self._note(buffer, payload, end)
             if self._decode or b";" in line:
                 pieces.append(buffer[start:at])
                 pieces.append(self._coded(buffer[payload:end]))
@@ -77,14 +84,26 @@ class ChunkWalker:
         pieces.append(buffer[start:at])
         return b"".join(pieces)
 
-    def _parse_size(self, line: bytes) -> int:
-        match = _SIZE.match(line)
-        if not match:
-            raise UpstreamBroken("Ollama's answer has a malformed chunk size")
-        size = int(match[1], 16)
-        if len(self._sizes) < 4096:
-            self._sizes[line] = size
-        return size
+    def _feed_many(self, buffer: bytes) -> bytes | None:
+        """The usual read of a fast stream: whole chunks without a line end in any payload, perhaps with the end of the body.
+
+        Cut at the line ends, sizes and payloads take turns, and if every length is right the cut was right. A few calls into C do what
+        the loop does a chunk at a time. None: not that simple, nothing has been done.
+        """
+        *lines, rest = buffer.split(b"\r\n")
+        if rest or len(lines) % 2 or b";" in buffer:
+            return None
+        sizes = lines[::2]
+        try:
+            lengths = list(map(size_of, sizes))
+        except UpstreamBroken:
+            return None
+        if lengths != list(map(len, lines[1::2])) or 0 in lengths[:-1]:
+            return None
+        self.ended = lengths[-1] == 0
+        if self._decode:
+            return b"".join(lines[1::2])
+        return buffer[:-4 - len(sizes[-1])] if self.ended else buffer
 
     def _coded(self, payload: bytes) -> bytes:
         return payload if self._decode or not payload else b"%x\r\n%b\r\n" % (len(payload), payload)
@@ -96,7 +115,6 @@ class ChunkWalker:
         if len(part) > size:                    # only the line end is missing, or half of it
             self._left = 2
             self._held = part[size:]
-        self._tell(payload)
         return self._coded(payload)
 
     def _continue_large(self, buffer: bytes) -> tuple[int, list[bytes]]:
@@ -104,18 +122,12 @@ class ChunkWalker:
         payload = buffer[:take]
         self._left -= take
         pieces = [self._coded(payload)] if payload else []
-        self._tell(payload)
         if self._left > 2 or len(buffer) - take < 2:
-            self._held = buffer[take:]
-            return len(buffer), pieces
+            return take, pieces                 # `feed` holds back the rest: half of a line end
         if buffer[take:take + 2] != b"\r\n":
             raise UpstreamBroken("Ollama's answer has a chunk that does not end where it should")
         self._left = 0
         return take + 2, pieces
-
-    def _tell(self, payload: bytes) -> None:
-        if self._note and payload:
-            self._note(payload, 0, len(payload))
 
     def _skip_trailer(self, buffer: bytes) -> None:
         """After the last chunk: trailer fields, which are dropped, and an empty line."""
@@ -130,3 +142,12 @@ class ChunkWalker:
                 self.ended, self.rest = True, buffer[2:]
                 return
             buffer = buffer[line_end + 2:]
+
+
+def payload(coded: bytes) -> bytes:
+    """The payload of whole chunks."""
+    return ChunkWalker(decode=True).feed(coded)
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""

@@ -1,11 +1,10 @@
-"""The kept connection to Ollama, as an http.client connection behind a urllib handler that is built by hand.
+"""The kept connection to Ollama, behind a urllib handler that is built by hand.
 
 Only an HTTP(S) handler is in the opener: no proxies from the environment, no redirects, no file: (design rule 11). The socket is ours
 from connect() on, never blocks, and every wait goes through the Watch, so a Cancel is heard in each phase.
 """
 
 import errno
-import http.client
 import os
 import select
 import socket
@@ -15,24 +14,28 @@ from hermes.errors import UpstreamBroken, UpstreamUnreachable
 from hermes.workers.reply import Reply
 from hermes.workers.watch import Watch
 
-_COALESCE = 256 * 1024      # a head and a body up to this size go out in one send
+COALESCE = 256 * 1024       # a head and a body up to this size go out in one send
+TLS_TIMEOUT = 10.0          # seconds for the handshake
 
 
 class WatchedSocket:
-    """A non-blocking socket whose waits go through the Watch; as much of a socket as http.client touches."""
+    """A non-blocking socket whose waits go through the Watch."""
 
     def __init__(self, sock: socket.socket, watch: Watch):
         self._sock = sock
         self._watch = watch
-        self._pending = getattr(sock, "pending", lambda: 0)     # bytes that TLS has already decrypted
+        self._pending = getattr(sock, "pending", None)          # TLS: bytes that are decrypted already
+        self._not_ready = (BlockingIOError, *_tls_waits(sock))
+        self._look = select.poll()
+        self._look.register(sock, select.POLLIN)
 
     def recv(self, size: int) -> bytes:
         while True:
-            if not self._pending():
+            if self._pending is None or not self._pending():
                 self._watch.wait(self._sock, select.POLLIN)
             try:
                 return self._sock.recv(size)
-            except (BlockingIOError, *_tls_waits(self._sock)):
+            except self._not_ready:
                 continue
 
     def sendall(self, data: bytes) -> None:
@@ -40,14 +43,12 @@ class WatchedSocket:
         while view:
             try:
                 view = view[self._sock.send(view):]
-            except (BlockingIOError, *_tls_waits(self._sock)):
+            except self._not_ready:
                 self._watch.wait(self._sock, select.POLLOUT)
 
     def stale(self) -> bool:
         """Between two requests an honest server sends nothing: readable means closed, or worse."""
-        poll = select.poll()
-        poll.register(self._sock, select.POLLIN)
-        return bool(poll.poll(0))
+        return bool(self._look.poll(0))
 
     def close(self) -> None:
         self._watch.forget(self._sock)
@@ -61,22 +62,23 @@ def _tls_waits(sock: socket.socket) -> tuple:
     return (ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
-class Connection(http.client.HTTPConnection):
-    """http.client over a WatchedSocket; one request goes out in one send where it is small."""
-
-    response_class = Reply
+class Connection:
+    """One connection to one address, and one request on it at a time."""
 
     def __init__(self, host: str, port: int, tls: bool, watch: Watch):
-        super().__init__(host, port)
-        self._tls = tls
+        self._host, self._port, self._tls = host, port, tls
         self._watch = watch
-        self._outbox: list[bytes] = []
+        self._sock: WatchedSocket | None = None
         self.used = False               # has it carried a whole answer? Then it may be stale
 
     def connect(self) -> None:
-        """Raises UpstreamUnreachable: nothing has been sent, trying again is safe."""
+        """Make sure that there is a connection. Raises UpstreamUnreachable: nothing has been sent, trying again is safe."""
+        if self._sock is not None:
+            if not self._sock.stale():
+                return
+            self.close()
         try:
-            addresses = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            addresses = socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
         except OSError as error:
             raise UpstreamUnreachable(f"cannot resolve Ollama's address: {error.strerror}") from None
         failure = None
@@ -86,7 +88,7 @@ class Connection(http.client.HTTPConnection):
             failure = self._finish_connect(sock, address)
             if failure is None:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                self.sock = WatchedSocket(self._encrypt(sock) if self._tls else sock, self._watch)
+                self._sock = WatchedSocket(self._encrypt(sock) if self._tls else sock, self._watch)
                 return
         raise UpstreamUnreachable(f"cannot connect to Ollama: {os.strerror(failure or errno.EHOSTUNREACH)}")
 
@@ -107,33 +109,44 @@ class Connection(http.client.HTTPConnection):
 
     def _encrypt(self, sock: socket.socket) -> socket.socket:
         import ssl
-        sock.settimeout(10)
+        sock.settimeout(TLS_TIMEOUT)
         try:
-            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self.host)
+            sock = ssl.create_default_context().wrap_socket(sock, server_hostname=self._host)
         except (OSError, ValueError) as error:
             sock.close()
             raise UpstreamUnreachable(f"no TLS with Ollama: {error}") from None
         sock.setblocking(False)
         return sock
 
-    def send(self, data: bytes) -> None:
-        self._outbox.append(data)
-
-    def flush(self) -> None:
-        outbox, self._outbox = self._outbox, []
-        if sum(map(len, outbox)) <= _COALESCE:
-            outbox = [b"".join(outbox)]
-        for data in outbox:
-            self.sock.sendall(data)
+    def exchange(self, head: bytes, body: bytes, method: str) -> Reply:
+        """Send a request and wait for the answer's head. Raises UpstreamError, OSError, and EOFError when nothing came."""
+        try:
+            if len(body) <= COALESCE:
+                self._sock.sendall(head + body)
+            else:
+                self._sock.sendall(head)
+                self._sock.sendall(body)
+        except (BrokenPipeError, ConnectionResetError):
+            if self.used:
+                raise EOFError from None
+            # Ollama may have answered early, without reading everything (ollama-api.md §4.2): look first.
+        reply = Reply(self._sock, method)
+        reply.begin()
+        return reply
 
     def close(self) -> None:
-        self._outbox = []
         self.used = False
-        super().close()
+        if self._sock is not None:
+            self._sock.close()
+            self._sock = None
 
 
 class KeptConnectionHandler(urllib.request.AbstractHTTPHandler):
-    """One connection for one address; the next request goes over it again."""
+    """One connection for one address; the next request goes over it again.
+
+    urllib's own handlers open a connection for each request and take their answers through http.client and email.parser, which cost
+    more than all the rest of a small call.
+    """
 
     http_request = https_request = urllib.request.AbstractHTTPHandler.do_request_
 
@@ -143,40 +156,26 @@ class KeptConnectionHandler(urllib.request.AbstractHTTPHandler):
         self._address: tuple[str, str] = ("", "")
         self._connection: Connection | None = None
 
-    def connection(self, scheme: str, host: str) -> Connection:
-        if self._connection is None or self._address != (scheme, host):
-            self.drop()
-            name, _, port = host.rpartition(":")
-            self._address = (scheme, host)
-            self._connection = Connection(name.strip("[]"), int(port), scheme == "https", self._watch)
-        elif self._connection.sock is not None and self._connection.sock.stale():
-            self._connection.close()
-        return self._connection
-
-    def connected(self, request: urllib.request.Request) -> None:
+    def connect(self, request: urllib.request.Request) -> None:
         """Make sure of a connection before the request begins. Raises UpstreamUnreachable."""
-        connection = self.connection(request.type, request.host)
-        if connection.sock is None:
-            connection.connect()
+        if self._address != (request.type, request.host):
+            self.drop()
+            name, _, port = request.host.rpartition(":")
+            self._address = (request.type, request.host)
+            self._connection = Connection(name.strip("[]"), int(port), request.type == "https", self._watch)
+        self._connection.connect()
 
     def http_open(self, request: urllib.request.Request) -> Reply:
-        connection = self._connection
-        headers = dict(request.unredirected_hdrs)
-        headers.update(request.headers)
-        connection.request(request.get_method(), request.selector, request.data, headers)
-        try:
-            connection.flush()
-        except (BrokenPipeError, ConnectionResetError):
-            if connection.used:
-                raise EOFError from None
-            # Ollama may have answered early, without reading everything (ollama-api.md §4.2): look first.
-        return connection.getresponse()
+        method = request.get_method()
+        fields = {**request.unredirected_hdrs, **request.headers}
+        lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
+        head = f"{method} {request.selector} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
+        return self._connection.exchange(head, request.data or b"", method)
 
     https_open = http_open
 
     def keep(self, reply: Reply) -> None:
         """The answer has been read to its end: the connection may carry the next request."""
-        reply.close()
         if reply.last:
             self.drop()
         else:

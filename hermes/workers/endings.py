@@ -7,39 +7,52 @@ proves nothing. Only the last record is ever parsed, once, at the end.
 import json
 
 from hermes.errors import UpstreamBroken
+from hermes.workers.chunks import chunk, payload
 from hermes.workers.messages import End, Failure
 
+BLANK = 8                   # bytes: an empty line, chunk-coded; behind a record it does not replace it
 LINE_MAX = 16 << 20         # bytes of one record; the largest honest one is the final `context` of a long generation
 
 
 class LastRecord:
-    """Keeps the payload that holds the last record, whatever way the chunks cut it."""
+    """Keeps what was handed on last, from the beginning of a line on: the last record is in it, whatever way it was cut."""
 
-    def __init__(self) -> None:
+    def __init__(self, coded: bool):
+        """`coded`: what is handed on is chunk-coded, and ends at a chunk's end."""
+        self._coded = coded
+        self._line_end = b"\n\r\n" if coded else b"\n"
         self._parts: list[bytes] = []
         self._size = 0
         self._at_line_start = True
 
-    def note(self, buffer: bytes, start: int, end: int) -> None:
-        if self._at_line_start:
-            if end - start <= 2 and not buffer[start:end].strip():
-                return                          # an empty line behind a record does not replace it
-            self._parts = [buffer[start:end]]
-            self._size = end - start
+    def note(self, data: bytes) -> None:
+        """Once for each read. Raises UpstreamBroken on an endless line."""
+        if self._at_line_start and len(data) > BLANK:
+            self._parts, self._size = [data], len(data)
         else:
-            self._parts.append(buffer[start:end])
-            self._size += end - start
+            self._parts.append(data)
+            self._size += len(data)
+            if self._size > LINE_MAX:
+                self._compact()
             if self._size > LINE_MAX:
                 raise UpstreamBroken("Ollama's answer has a line of more than 16 MiB")
-        self._at_line_start = buffer[end - 1] == 10
+        self._at_line_start = data.endswith(self._line_end)
+
+    def _compact(self) -> None:
+        """Pieces that do not end where lines end: forget all lines but the last."""
+        data = self.payload()
+        data = data[data.rstrip().rfind(b"\n") + 1:]
+        self._parts = [chunk(data) if self._coded else data]
+        self._size = len(data)
 
     def payload(self) -> bytes:
-        return b"".join(self._parts)
+        data = b"".join(self._parts)
+        return payload(data) if self._coded else data
 
 
-def judge(ending: str, payload: bytes) -> End | Failure:
+def judge(ending: str, tail: bytes) -> End | Failure:
     """What the last record says of a stream that had to end with `ending` (see messages.Job)."""
-    lines = payload.split(b"\n")
+    lines = tail.split(b"\n")
     last = next((line for line in reversed(lines) if line.strip()), b"")
     if ending == "[DONE]":
         return _judge_sse(last, lines)
@@ -58,7 +71,7 @@ def figures(record: dict) -> End:
         return End(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
     load = record.get("load_duration")
     return End(_count(record.get("prompt_eval_count")), _count(record.get("eval_count")),
-               load / 1e9 if isinstance(load, (int, float)) else None)
+               load / 1e9 if type(load) in (int, float) and abs(load) < 1e300 else None)
 
 
 def figures_of(body: bytes) -> End:

@@ -97,10 +97,11 @@ def frame(kind: Kind, payload: bytes = b"") -> bytes:
 
 
 def pack_job(job: Job) -> list[bytes]:
-    """The JOB frame in two pieces, so that a large body is not copied."""
+    """The JOB frame, in two pieces if the body is large, so that it is not copied."""
     order = json.dumps(job[:4] + job[5:]).encode()
     length = _LENGTH.size + len(order) + len(job.body)
-    return [_HEADER.pack(Kind.JOB, length) + _LENGTH.pack(len(order)) + order, job.body]
+    start = _HEADER.pack(Kind.JOB, length) + _LENGTH.pack(len(order)) + order
+    return [start + job.body] if len(job.body) <= DATA_MAX else [start, job.body]
 
 
 def unpack_job(payload: bytes) -> Job:
@@ -109,7 +110,7 @@ def unpack_job(payload: bytes) -> Job:
         start = _LENGTH.size + size
         url, method, path, headers, ending, decode, timeouts = json.loads(payload[_LENGTH.size:start])
         return Job(url, method, path, _pairs(headers), payload[start:], ending, decode, Timeouts(*timeouts))
-    except (ValueError, TypeError, struct.error) as error:
+    except (ValueError, TypeError, RecursionError, struct.error) as error:
         raise ProtocolError(f"not a job: {error}") from None
 
 
@@ -123,7 +124,7 @@ def unpack(kind: int, payload: bytes) -> Head | End | Failure:
         if kind == Kind.HEAD:
             fields[1] = _pairs(fields[1])
         return _CLASSES[kind](*fields)
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise ProtocolError(f"not a message of kind {kind}: {error}") from None
 
 

@@ -7,14 +7,13 @@ A streamed answer is passed on read by read, chunk-coded as it came. Any other a
 the client cannot use half a JSON object, and a cut can then still become a proper 502.
 """
 
-import http.client
 import random
 import time
 import urllib.request
 from collections.abc import Callable
 
 from hermes.errors import UpstreamBroken, UpstreamError, UpstreamUnreachable
-from hermes.workers.chunks import ChunkWalker
+from hermes.workers.chunks import ChunkWalker, payload
 from hermes.workers.connection import KeptConnectionHandler, broken, build_opener
 from hermes.workers.endings import LastRecord, figures_of, judge
 from hermes.workers.messages import End, Failure, Head, Job, Kind, frame, pack
@@ -24,6 +23,8 @@ from hermes.workers.watch import Cancelled, Watch
 HOLD_BODY = 256 * 1024
 CONNECT_ATTEMPTS = 3        # with the pauses below a refused connection is reported within 200 ms
 CONNECT_PAUSE = 0.03        # seconds, doubled each time, with jitter down to its half
+BURST = 0.0005              # seconds between two reads: below, tokens come faster than it pays to pass them on one by one, and
+REST = 0.0003               # … a rest of so many seconds lets the next read take many; no model speaks 2,000 tokens a second
 STREAMS = ("application/x-ndjson", "text/event-stream")
 FORWARDED = ("content-type", "cache-control", "allow", "location")
 
@@ -52,7 +53,7 @@ class Ollama:
         except UpstreamError as error:
             self._handler.drop()
             closing = pack(Failure(type(error).__name__, error.text))
-        except (OSError, EOFError, http.client.HTTPException, ValueError) as error:
+        except (OSError, EOFError, ValueError) as error:
             self._handler.drop()
             closing = pack(Failure("UpstreamBroken", broken(error).text))
         self._send(closing)
@@ -65,7 +66,7 @@ class Ollama:
             request = urllib.request.Request(job.url + job.path, data, dict(job.headers), method=job.method)
             self._watch.phase("cannot connect to Ollama: timed out", job.timeouts.connect)
             try:
-                self._handler.connected(request)
+                self._handler.connect(request)
                 self._watch.phase("Ollama sent nothing within first_byte_timeout", job.timeouts.first_byte)
                 return self._opener.open(request)
             except UpstreamUnreachable:
@@ -90,16 +91,16 @@ class Relay:
         self._idle = job.timeouts.idle
         self._stream = reply.headers.get("content-type", "").partition(";")[0].strip().lower() in STREAMS
         self._ending = job.ending if self._stream and reply.status == 200 else ""
+        self._last_read = 0.0
         self._wants_figures = bool(job.ending) and not self._stream and reply.status == 200
-        self._record = LastRecord()
-        self._walker = None
-        if reply.framing == "chunked":
-            self._walker = ChunkWalker(self._record.note if self._ending else None, job.decode)
-        self._outbox: list[bytes] = [pack(self._head(job))]
+        self._walker = ChunkWalker(job.decode) if reply.framing == "chunked" else None
+        self._record = LastRecord(coded=self._walker is not None and not job.decode)
+        self._head = self._make_head(job)
+        self._outbox: list[bytes] = [pack(self._head)]
         self._held = 0
         self._body: list[bytes] = []
 
-    def _head(self, job: Job) -> Head:
+    def _make_head(self, job: Job) -> Head:
         reply = self._reply
         headers = tuple((name, reply.headers[name]) for name in FORWARDED if name in reply.headers)
         framing = {"chunked": "plain" if job.decode else "chunked", "length": "length", "close": "plain"}[reply.framing]
@@ -140,27 +141,26 @@ class Relay:
             if len(data) > left:
                 data, self._reply.last = data[:left], True
             left -= len(data)
-            self._note(data)
             self._pass(data)
         if self._reply.first:
             self._reply.last = True
 
     def _until_close(self) -> None:
         while data := self._read():
-            self._note(data)
             self._pass(data)
 
     def _read(self) -> bytes:
-        self._watch.phase("Ollama stopped sending for longer than idle_timeout", self._idle)
+        now = self._watch.phase("Ollama stopped sending for longer than idle_timeout", self._idle)
+        if now - self._last_read < BURST:
+            time.sleep(REST)
+        self._last_read = now
         return self._reply.read()
-
-    def _note(self, data: bytes) -> None:
-        if self._ending:
-            self._record.note(data, 0, len(data))
 
     def _pass(self, data: bytes) -> None:
         """Send on what has come: at once in a stream, else when the answer is whole or too large to hold."""
         if data:
+            if self._ending:
+                self._record.note(data)
             self._outbox.append(frame(Kind.DATA, data))
             self._held += len(data)
             if not self._stream and self._held <= HOLD_BODY:
@@ -174,10 +174,5 @@ class Relay:
         """A plain JSON answer tells its figures as well, if it was small enough to be held."""
         if not self._body or not self._wants_figures:
             return End()
-        return figures_of(b"".join(self._body) if not self._walker else _payload(self._body))
-
-
-def _payload(coded: list[bytes]) -> bytes:
-    """Our own output, decoded: whole chunks only."""
-    walker = ChunkWalker(decode=True)
-    return walker.feed(b"".join(coded))
+        body = b"".join(self._body)
+        return figures_of(payload(body) if self._head.framing == "chunked" else body)

@@ -1,4 +1,4 @@
-"""The head of Ollama's answer and the reading of its body, as http.client's `response_class`.
+"""The head of Ollama's answer and the reading of its body.
 
 The head is split by hand: http.client's own parser goes through email.parser, which costs more than the rest of a small call.
 The body is read as raw bytes; hermes.workers.chunks knows where a chunk-coded one ends.
@@ -11,23 +11,19 @@ from hermes.errors import UpstreamBroken
 _HEAD_MAX = 64 * 1024
 _FIELDS_MAX = 100
 _STATUS = re.compile(rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n]*)?\Z")
+_CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+\Z")
 READ = 64 * 1024
 
 
 class Reply:
-    """What http.client needs of a response (begin, will_close, isclosed, close) and what Hermes needs of one.
-
-    `last`: the connection cannot carry another request. http.client is never told (`will_close`), or it would close the socket
-    under the body.
+    """One answer. `last`: the connection cannot carry another request after it.
 
     `framing` is "chunked", "length" or "close" (RFC 9112 §6.3). Raises UpstreamBroken on a malformed head, EOFError when the
     connection ended before the first byte.
     """
 
-    will_close = False
-
-    def __init__(self, sock, debuglevel: int = 0, method: str | None = None, url: str | None = None):
+    def __init__(self, sock, method: str):
         self._sock = sock
         self._method = method
         self.fresh = True               # nothing has come yet
@@ -38,7 +34,6 @@ class Reply:
         self.bodyless = False           # HEAD, 204, 304: the framing is that of a body that does not come
         self.last = True
         self.first = b""                # what came behind the head in the same read
-        self._closed = False
 
     def begin(self) -> None:
         buffer = b""
@@ -71,9 +66,9 @@ class Reply:
         self.status = int(status[2])
         headers: dict[str, str] = {}
         for line in lines[1:]:
-            raw_name, _, value = line.partition(b":")
+            raw_name, colon, value = line.partition(b":")
             name = raw_name.decode("latin-1").lower()
-            if not _NAME.match(raw_name) or b"\0" in value or b"\r" in value or b"\n" in value or name in headers and name in ("content-length", "transfer-encoding"):
+            if not colon or not _NAME.match(raw_name) or _CONTROL.search(value) or name in headers and name in ("content-length", "transfer-encoding"):
                 raise UpstreamBroken("Ollama's answer has a malformed header")
             headers[name] = value.strip(b" \t").decode("latin-1")
         self.headers = headers
@@ -100,9 +95,3 @@ class Reply:
             data, self.first = self.first, b""
             return data
         return self._sock.recv(READ)
-
-    def isclosed(self) -> bool:
-        return self._closed
-
-    def close(self) -> None:
-        self._closed = True

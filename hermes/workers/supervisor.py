@@ -28,6 +28,7 @@ from hermes.workers.child import Child
 from hermes.workers.messages import Kind, ProtocolError
 from hermes.workers.restart import PERIOD, PROBE, RestartPolicy
 
+LEAVE = 5.0                 # seconds for a worker to leave when its pipe is closed; a stopped one never does
 BOOT_TIMEOUT = 15.0         # seconds for a worker to say READY; a cold disk needs some
 log = logging.getLogger("hermes.supervisor")
 
@@ -55,6 +56,7 @@ class Crew:
         self.policy = RestartPolicy()
         self.children: set[Child] = set()
         self.starting: set[Child] = set()           # until READY
+        self.leaving: dict[Child, float] = {}       # who was asked to leave, until when
         self.not_before = 0.0
         self.resting_until: float | None = None
 
@@ -64,8 +66,8 @@ class Crew:
 
     def next_time(self) -> float | None:
         """When something is due without anybody's asking; None = nothing is."""
-        times = [child.started + BOOT_TIMEOUT for child in self.starting]
-        if self.missing() > 0:
+        times = [child.started + BOOT_TIMEOUT for child in self.starting] + list(self.leaving.values())
+        if self.missing() > 0 or self.resting_until is not None and not self.starting:
             times.append(max(self.not_before, self.resting_until or 0.0))
         return min(times, default=None)
 
@@ -109,7 +111,7 @@ class Supervisor:
         self._welcome()
         now = time.monotonic()
         for crew in self._crews:
-            self._retire(crew)
+            self._retire(crew, now)
             self._start_due(crew, now)
         times = [time_ for crew in self._crews if (time_ := crew.next_time()) is not None]
         sentinels = {child.sentinel: (crew, child) for crew in self._crews for child in crew.children}
@@ -138,15 +140,23 @@ class Supervisor:
         except BlockingIOError:
             pass
 
-    def _retire(self, crew: Crew) -> None:
+    def _retire(self, crew: Crew, now: float) -> None:
         for child in crew.pool.surplus():
             child.unwanted = True
             child.close()
+            if child in crew.children:
+                crew.leaving[child] = now + LEAVE
+        for child in [child for child, late in crew.leaving.items() if now >= late]:
+            del crew.leaving[child]
+            child.kill()
 
     def _start_due(self, crew: Crew, now: float) -> None:
         for child in [child for child in crew.starting if now >= child.started + BOOT_TIMEOUT]:
             log.error("worker did not start in %g s pool=%s pid=%d", BOOT_TIMEOUT, crew.pool.name, child.pid)
-            child.kill()
+            self._abandon(crew, child)
+        if crew.resting_until is not None and now >= crew.resting_until and crew.children - crew.starting - crew.leaving.keys():
+            crew.policy.forgive(now)                # somebody of the pool is well and idle: that is probe enough
+            self._reopen(crew)
         if self.stopping or crew.missing() <= 0 or now < max(crew.not_before, crew.resting_until or 0.0):
             return
         if crew.resting_until is not None:
@@ -156,7 +166,7 @@ class Supervisor:
                 child = Child.start(f"hermes-worker {crew.pool.name}")
             except OSError as error:
                 log.error("cannot start a worker pool=%s error=%s", crew.pool.name, error)
-                self._count_death(crew, now)
+                self._count_death(crew, float("inf"))   # no generation of workers: always an event of its own
                 return
             crew.children.add(child)
             crew.starting.add(child)
@@ -168,15 +178,24 @@ class Supervisor:
         try:
             ready = any(kind == Kind.READY for kind, _ in child.receive())
         except (EOFError, OSError, ProtocolError):
-            child.kill()                            # its sentinel tells the rest
+            self._abandon(crew, child)
             return
         if ready:
             crew.starting.remove(child)
             if crew.resting_until is not None:
-                crew.resting_until = None
-                log.warning("pool is tried again pool=%s", crew.pool.name)
-                crew.pool.reopen()
+                self._reopen(crew)
             crew.pool.offer(child)
+
+    def _reopen(self, crew: Crew) -> None:
+        crew.resting_until = None
+        log.warning("pool is tried again pool=%s", crew.pool.name)
+        crew.pool.reopen()
+
+    def _abandon(self, crew: Crew, child: Child) -> None:
+        """A starting worker that will not do: from here on its sentinel alone is watched, and tells the rest."""
+        child.kill()
+        child.close()
+        crew.starting.discard(child)
 
     def _died(self, crew: Crew, child: Child) -> None:
         code = child.reap()
@@ -184,6 +203,7 @@ class Supervisor:
         if child in crew.starting or crew.pool.discard(child):
             child.close()                           # else a lease owns the pipe and learns of the death from it
         crew.starting.discard(child)
+        crew.leaving.pop(child, None)
         if child.unwanted or self.stopping:
             log.debug("worker left pool=%s pid=%d", crew.pool.name, child.pid)
             return
@@ -194,13 +214,11 @@ class Supervisor:
         now = time.monotonic()
         crew.policy.died(now, started, crew.pool.answered)
         crew.not_before = now + crew.policy.pause()
-        if crew.policy.exhausted and crew.resting_until is None:
+        if crew.policy.exhausted:
             crew.resting_until = now + PROBE
             reason = f"its workers died again and again within {PERIOD:g} s"
             log.error("pool is given up for %g s pool=%s reason=%s", PROBE, crew.pool.name, reason)
             crew.pool.close(reason, crew.resting_until)
-        elif crew.policy.exhausted:
-            crew.resting_until = now + PROBE
 
     def stop(self, deadline: float) -> None:
         """End every worker: the idle ones by closing their pipes, the others by SIGKILL; returns when all are reaped."""
@@ -210,6 +228,7 @@ class Supervisor:
                 child.unwanted = True
                 if child in crew.starting or crew.pool.dismiss(child):
                     child.close()
+                    crew.starting.discard(child)    # its descriptor may be somebody else's by now
                 else:
                     child.kill()
         while any(crew.children for crew in self._crews) and time.monotonic() < deadline:

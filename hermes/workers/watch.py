@@ -13,6 +13,7 @@ from hermes.errors import UpstreamTimeout
 from hermes.workers.messages import FrameReader, Kind, ProtocolError
 
 _LONGEST_JOB = (1 << 32) - 1
+READ = 64 * 1024            # from 128 KiB on each read would map and unmap its buffer
 
 
 class Cancelled(Exception):
@@ -48,7 +49,7 @@ class Pipe:
     def fill(self) -> None:
         """Read once. Raises ParentGone."""
         try:
-            data = os.read(self.fd, 1 << 18)
+            data = os.read(self.fd, READ)
         except OSError:
             data = b""
         if not data:
@@ -84,10 +85,11 @@ class Watch:
         """A job starts: it may take `total` seconds altogether."""
         self._end = time.monotonic() + total
 
-    def phase(self, name: str, limit: float) -> None:
-        """From now on `limit` seconds until the next call of this; `name` says in the error what took too long."""
-        self._phase = name
-        self._phase_end = time.monotonic() + limit
+    def phase(self, name: str, limit: float) -> float:
+        """From now on `limit` seconds until the next call of this; `name` says in the error what took too long. Returns now."""
+        now = time.monotonic()
+        self._phase, self._phase_end = name, now + limit
+        return now
 
     def wait(self, sock: socket.socket, events: int) -> None:
         """Until `sock` is ready. Raises Cancelled, ParentGone, UpstreamTimeout."""

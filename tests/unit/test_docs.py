@@ -149,7 +149,7 @@ def test_the_sample_of_the_status_has_its_shape() -> None:
     fields = {field: 1 for field in status.PoolSnapshot.__dataclass_fields__}
     pool = status.PoolSnapshot(**fields | {"name": "m", "model": "m", "closed": None} | ({"pids": (1, 2)} if "pids" in fields else {}))
     seen = status.Seen(True, "1", {}, 0.0, 0.0, None)
-    real = status.picture("serving", 0.0, "http://x", [pool], seen, {}, {})
+    real = status.picture(status.Facts("serving", 0.0, "http://x", {}, {}), [pool], seen)
     assert _shape(sample) == _shape(json.loads(json.dumps(real)))
     assert sample["version"] == hermes.__version__
 

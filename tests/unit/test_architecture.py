@@ -1,0 +1,133 @@
+"""What may import what, what a worker loads, what never appears, and how long things may be: read off the source with `ast`."""
+
+import ast
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FILES = sorted((ROOT / "hermes").rglob("*.py"))
+
+# A module may import what has its own rank or a lower one.
+RANKS = {"hermes": 0, "hermes.errors": 1, "hermes.names": 1, "hermes.config": 1, "hermes.workers.messages": 1, "hermes.workers": 2,
+         "hermes.dispatch": 3, "hermes.observe": 4, "hermes.frontend": 5, "hermes.application": 6, "hermes.cli": 7, "hermes.demo": 7,
+         "hermes.archive": 7, "hermes.deploy": 7, "hermes.__main__": 8}
+STRANGERS = [("hermes.frontend.router", "hermes.dispatch.dispatcher"), ("hermes.frontend.router", "hermes.workers.supervisor"),
+             ("hermes.dispatch.dispatcher", "hermes.workers.supervisor")]
+WORKER = {"hermes", "hermes.errors", "hermes.workers",
+          *("hermes.workers." + name for name in ("messages", "chunks", "endings", "watch", "reply", "connection", "ollama", "worker"))}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {module_name(path): ast.parse(path.read_text(encoding="utf-8")) for path in FILES}
+TEXTS = {module_name(path): path.read_text(encoding="utf-8") for path in FILES}
+
+
+def imports(module: str) -> set[str]:
+    """Every module imported, inside functions too. `from package import module` names the module."""
+    found = set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}:{node.lineno} relative import"
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name if name in TREES else node.module for name in names}
+    return found
+
+
+def rank(module: str) -> int:
+    while module not in RANKS:
+        module = module.rpartition(".")[0]
+    return RANKS[module]
+
+
+def ours(module: str) -> set[str]:
+    return {name for name in imports(module) if name.partition(".")[0] == "hermes"}
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_only_the_standard_library_and_hermes(module: str) -> None:
+    foreign = {name for name in imports(module) if name.partition(".")[0] not in sys.stdlib_module_names | {"hermes"}}
+    assert not foreign
+    assert all(name in TREES for name in ours(module)), "an import of something that is not there"
+
+
+@pytest.mark.parametrize("module", [name for name in TREES if not name.startswith("hermes.simulator")])
+def test_imports_go_one_way(module: str) -> None:
+    simulated = {name for name in ours(module) if name.startswith("hermes.simulator")}
+    assert not simulated or module in ("hermes.cli", "hermes.demo")
+    assert rank(module) or module == "hermes", "a module without a rank: say in RANKS where it belongs"
+    assert not {name for name in ours(module) - simulated if rank(name) > rank(module)}
+    assert "hermes.application" not in ours(module) or module in ("hermes.cli", "hermes.demo")
+    if module in ("hermes.workers.messages", "hermes.errors", "hermes.names"):
+        assert not ours(module), "the lowest floor stands on nothing"
+
+
+def test_simulator_stands_alone() -> None:
+    for module in TREES:
+        if module.startswith("hermes.simulator"):
+            assert all(name.startswith("hermes.simulator") for name in ours(module)), module
+
+
+@pytest.mark.parametrize(("one", "other"), STRANGERS)
+def test_strangers(one: str, other: str) -> None:
+    assert other not in ours(one) and one not in ours(other)
+
+
+def test_no_cycle() -> None:
+    state: dict[str, str] = {}
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert state.get(module) != "open", f"cycle: {' → '.join((*path, module))}"
+        if module not in state:
+            state[module] = "open"
+            for name in sorted(ours(module)):
+                visit(name, (*path, module))
+            state[module] = "done"
+
+    for module in TREES:
+        visit(module, ())
+
+
+def test_what_a_worker_loads() -> None:
+    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r}); import hermes.workers.worker; "
+            "print(*sorted(name for name in sys.modules if name.partition('.')[0] == 'hermes'))")
+    run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=os.sep)
+    assert set(run.stdout.split()) == WORKER
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_what_never_appears(module: str) -> None:
+    assert not imports(module) & {"ctypes", "pickle", "marshal", "shelve"}
+    for node in ast.walk(TREES[module]):
+        if not isinstance(node, ast.Call):
+            continue
+        name = ast.unparse(node.func)
+        assert name not in ("eval", "exec", "compile", "__import__", "os.system", "os.popen", "pickle.loads", "pickle.load"), node.lineno
+        assert not any(keyword.arg == "shell" for keyword in node.keywords), node.lineno
+        if name.endswith((".recv", ".send")) and module.startswith(("hermes.workers", "hermes.dispatch")):
+            # Connection.recv() takes no argument and unpickles; a socket's takes a size.
+            assert node.args, f"{module}:{node.lineno} {name}"
+        if name.endswith(("get_context", "set_start_method")):
+            assert [ast.literal_eval(arg) for arg in node.args] == ["spawn"], node.lineno
+
+
+@pytest.mark.parametrize("module", TREES)
+def test_sizes(module: str) -> None:
+    """Keyword-only parameters do not count: nobody can mistake one for another."""
+    assert len(TEXTS[module].splitlines()) <= 400
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            lines = node.end_lineno - node.lineno + 1
+            assert lines <= 60, f"{node.name}: {lines} lines"
+            arguments = node.args
+            named = [each.arg for each in (*arguments.posonlyargs, *arguments.args) if each.arg not in ("self", "cls")]
+            assert len(named) <= 6, f"{node.name}: {named}"

@@ -1,0 +1,84 @@
+"""A chunked request body: whole, byte by byte and in every two-part cut the verdict is the same."""
+
+import random
+import time
+
+import pytest
+
+from hermes.errors import BadRequest, BodyTooLarge
+from hermes.frontend.http1 import ChunkedBody
+
+
+def verdict(pieces: list[bytes], limit: int = 1000) -> tuple[object, bytes]:
+    body = ChunkedBody(limit)
+    rest = b""
+    try:
+        for piece in pieces:
+            if body.ended:
+                rest += piece
+            else:
+                body.feed(piece)
+    except BadRequest:
+        return "malformed", b""
+    except BodyTooLarge:
+        return "too large", b""
+    return (body.body() if body.ended else "more"), body.rest + rest
+
+
+def agreed(stream: bytes, limit: int = 1000) -> tuple[object, bytes]:
+    whole = verdict([stream], limit)
+    assert verdict([stream[i:i + 1] for i in range(len(stream))], limit) == whole, "byte by byte"
+    for cut in range(1, min(len(stream), 600)):
+        assert verdict([stream[:cut], stream[cut:]], limit) == whole, cut
+    return whole
+
+
+@pytest.mark.parametrize(("stream", "expected"), [
+    (b"0\r\n\r\n", (b"", b"")), (b"5\r\nhello\r\n0\r\n\r\n", (b"hello", b"")), (b"5\r\nhello\r\n3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n", (b"helloabc", b"GET / HTTP/1.1\r\n\r\n")),
+    (b"A\r\n0123456789\r\n00\r\n\r\n", (b"0123456789", b"")), (b"0005\r\n0\r\n\r\n\r\n0\r\n\r\n", (b"0\r\n\r\n", b"")),
+    (b'5;a="b c"\r\nhello\r\n0;x\r\nT: 1\r\nU: 2\r\n\r\n', (b"hello", b"")), (b"5 ;a\r\nhello\r\n0\r\n\r\n", (b"hello", b"")),
+    (b"", ("more", b"")), (b"5", ("more", b"")), (b"5\r\nhello\r\n0\r\n", ("more", b"")), (b"5\r\nhello\r\n0\r\nA: b\r\n", ("more", b"")),
+])
+def test_good(stream: bytes, expected: tuple[object, bytes]) -> None:
+    assert agreed(stream) == expected
+
+
+@pytest.mark.parametrize("stream", [
+    b"0x5\r\nhello\r\n", b"+5\r\nhello\r\n", b"-5\r\nhello\r\n", b"1_0\r\n0123456789abcdef\r\n", b"\r\nhello\r\n", b" 5\r\nhello\r\n", b"5\nhello\r\n0\r\n\r\n", b"g\r\n",
+    b"5\r\nhelloXX0\r\n\r\n", b"5\r\nhello\r0\r\n\r\n", b"5\r\nhello\n\n0\r\n\r\n", b"5\r\nhell\r\n0\r\n\r\n", b"5\r\nhello!\r\n0\r\n\r\n", b"\xb2\r\nab\r\n", b"5\x00\r\nhello\r\n",
+    b"5;a\rb\r\nhello\r\n", b"5;a\nb\r\nhello\r\n", b"5;\x00\r\nhello\r\n", b"5 x\r\nhello\r\n", b"1234567890123\r\n", b"0\r\n folded\r\n\r\n", b"0\r\nno colon\r\n\r\n",
+    b"0\r\nA : b\r\n\r\n", b"0\r\nA: b\rc\r\n\r\n", b"{" * 300, b"5;" + b"x" * 300, b"5;" + b"x" * 300 + b"\r\nhello\r\n0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n",
+], ids=lambda stream: f"{stream[:20]!r} {len(stream)}")
+def test_malformed(stream: bytes) -> None:
+    assert agreed(stream) == ("malformed", b"")
+
+
+def test_endless_trailer_is_refused() -> None:
+    assert verdict([b"0\r\nA: ", *[b"x" * 1000] * 40]) == ("malformed", b"")
+
+
+@pytest.mark.parametrize(("stream", "fits"), [
+    (b"a\r\n0123456789\r\n0\r\n\r\n", True), (b"b\r\n", False), (b"5\r\nhello\r\n5\r\nhello\r\n0\r\n\r\n", True), (b"5\r\nhello\r\n6\r\n", False), (b"ffffffffffff\r\n", False),
+])
+def test_limit(stream: bytes, fits: bool) -> None:
+    """It is known from the size line, before anything is stored."""
+    assert (agreed(stream, 10)[0] == "too large") != fits
+
+
+def test_random() -> None:
+    rng = random.Random(4)
+    for _ in range(150):
+        payloads = [rng.randbytes(rng.choice((1, 2, 16, 300, 70_000))) for _ in range(rng.randint(0, 5))]
+        stream = b"".join(b"%x%b\r\n%b\r\n" % (len(p), rng.choice((b"", b";x")), p) for p in payloads) + b"0\r\n\r\nrest"
+        pieces = []
+        while stream:
+            size = rng.choice((1, 7, 1000, 65_536))
+            pieces.append(stream[:size])
+            stream = stream[size:]
+        assert verdict(pieces, 1 << 20) == (b"".join(payloads), b"rest")
+
+
+def test_a_large_chunk_in_small_pieces_takes_linear_time() -> None:
+    began = time.process_time()
+    assert verdict([b"400000\r\n", *[b"x" * 1024] * 4096, b"\r\n0\r\n\r\n"], 1 << 23)[0] == b"x" * (1 << 22)
+    assert time.process_time() - began < 1.0

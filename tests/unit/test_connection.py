@@ -1,0 +1,454 @@
+"""A client's connection: raw bytes in, raw bytes out, over a real TCP pair; the house behind it is made of fakes."""
+
+import itertools
+import json
+import socket
+import struct
+from collections.abc import Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager
+from types import SimpleNamespace
+
+import pytest
+
+from hermes.errors import BadRequest, CallerError, ClientGone, Forbidden, HermesError, QueueFull, UpstreamBroken, UpstreamFailed
+from hermes.frontend.connection import ClientConnection, House, Limits
+from hermes.frontend.exchange import NDJSON, SSE, Call, Dialect, Response, Streamed, error_line
+from hermes.frontend.http1 import HEAD_MAX
+from hermes.frontend.router import Route, Router
+from tests.harness import Client, Reply, eventually
+
+DIALECT = Dialect("test", error_line, lambda error: b"event: error\ndata: " + error_line(error) + b"\n\n")
+LONG = 30.0
+
+
+class Source:
+    """Steps are bytes to return or an error to raise; without one it ends with its last bytes."""
+
+    def __init__(self, *steps: bytes | BaseException, empty_end: bool = False):
+        self.steps = [*steps, *[b""] * empty_end]
+        self.ended, self.closed = False, 0
+
+    def read(self) -> bytes:
+        step = self.steps.pop(0)
+        if isinstance(step, BaseException):
+            raise step
+        self.ended = not self.steps
+        return step
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class Town:
+    """The server's side. `answer` is what /x gives: an answer, or an error that is raised."""
+
+    def __init__(self, start, **limits: float):
+        self.start = start
+        self.notes: list[tuple[int, str]] = []
+        self.calls: list[Call] = []
+        self.answer: Response | Streamed | Exception = Response(200, b"x")
+        self.refusal: HermesError | None = None
+        self.closing = False
+        settings = {"head_timeout": LONG, "body_timeout": LONG, "keepalive_timeout": LONG, "send_timeout": LONG, "max_body": 1000, **limits}
+        routes = [Route(method, path, DIALECT, endpoint) for method, path, endpoint in (
+            ("GET", "/x", self.give), ("HEAD", "/x", self.give), ("POST", "/x", self.give), ("POST", "/echo", self.echo))]
+        self.house = House(Router(routes, [("", DIALECT)]), Limits(SimpleNamespace(**settings)), self.admit, self.note, lambda: self.closing)
+
+    def admit(self, request) -> None:
+        if self.refusal:
+            raise self.refusal
+
+    def note(self, call, status: int, outcome: str) -> None:
+        self.notes.append((status, outcome))
+
+    def give(self, call: Call):
+        self.calls.append(call)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+    def echo(self, call: Call) -> Response:
+        return Response(200, call.body, "text/plain")
+
+    @contextmanager
+    def visit(self) -> Iterator["Visitor"]:
+        listener = socket.create_server(("127.0.0.1", 0))
+        with listener, socket.create_connection(listener.getsockname(), LONG) as theirs:
+            ours, _ = listener.accept()
+            with ours:
+                connection = ClientConnection(ours, self.house)
+                visitor = Visitor(theirs, connection, self.start(self._serve, connection, ours))
+                try:
+                    yield visitor
+                finally:
+                    theirs.close()
+                    visitor.served.result(10)           # serve() never raises what a client can cause
+
+    @staticmethod
+    def _serve(connection: ClientConnection, sock: socket.socket) -> None:
+        try:
+            connection.serve()
+        finally:
+            sock.close()
+
+    def talk(self, data: bytes) -> bytes:
+        """Send everything, read to the end; the requests must make the server close."""
+        with self.visit() as visitor:
+            visitor.send_raw(data)
+            while visitor.more():
+                pass
+            return visitor.buffer
+
+
+class Visitor(Client):
+    def __init__(self, sock: socket.socket, connection: ClientConnection, served: Future):
+        self.sock, self.buffer, self.connection, self.served = sock, b"", connection, served
+
+    def ask(self, raw: bytes) -> Reply:
+        return self.send_raw(raw).reply(raw.split(b" ")[0].decode())
+
+    def at_end(self) -> bool:
+        """The server has closed, and nothing was left over."""
+        return self.buffer == b"" and not self.more()
+
+
+@pytest.fixture
+def town(start) -> Town:
+    return Town(start)
+
+
+def get(path: str = "/x", *fields: str, method: str = "GET", version: str = "1.1", body: bytes = b"") -> bytes:
+    return "\r\n".join([f"{method} {path} HTTP/{version}", "Host: h", *fields, "", ""]).encode() + body
+
+
+def post(body: bytes, *fields: str, path: str = "/echo") -> bytes:
+    return get(path, f"Content-Length: {len(body)}", *fields, method="POST", body=body)
+
+
+CLOSE = "Connection: close"
+
+
+def test_pipelined_requests_are_answered_in_order(town: Town) -> None:
+    chunked = get("/echo", "Transfer-Encoding: chunked", method="POST", body=b"3\r\ntwo\r\n0\r\nT: 1\r\n\r\n")
+    with town.visit() as visitor:
+        visitor.send_raw(post(b"one") + chunked + get("/nothing") + post(b"") + post(b"four", CLOSE) + post(b"never"))
+        replies = [visitor.reply() for _ in range(5)]
+        assert [(reply.status, reply.body) for reply in replies if reply.status == 200] == [(200, b"one"), (200, b"two"), (200, b""), (200, b"four")]
+        assert replies[2].status == 404 and all(reply.complete for reply in replies)
+        assert "connection" not in replies[2].headers and replies[4].headers["connection"] == "close"
+        assert visitor.at_end()
+    assert town.notes == [(200, "ok"), (200, "ok"), (404, "refused"), (200, "ok"), (200, "ok")]
+
+
+def test_byte_by_byte_is_the_same(town: Town) -> None:
+    stream = post(b"one") + get("/echo", "Transfer-Encoding: chunked", method="POST", body=b"3\r\ntwo\r\n0\r\n\r\n") + post(b"three", CLOSE)
+    with town.visit() as visitor:
+        for number in range(len(stream)):
+            visitor.send_raw(stream[number:number + 1])
+        assert [visitor.reply().body for _ in range(3)] == [b"one", b"two", b"three"]
+        assert visitor.at_end()
+
+
+@pytest.mark.parametrize("lines", [1, 2, 3])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_empty_lines_in_front_of_a_request(town: Town, lines: int, at_once: bool) -> None:
+    """RFC 9112 §2.2; what segments the lines come in must not matter."""
+    with town.visit() as visitor:
+        if at_once:
+            visitor.send_raw(b"\r\n" * lines + post(b"x"))
+        else:
+            for byte in b"\r\n" * lines + post(b"x"):
+                visitor.send_raw(bytes([byte]))
+        assert visitor.reply().status == 200
+
+
+@pytest.mark.parametrize(("raw", "status"), [
+    (b"nonsense\r\n\r\n", 400), (b"GET /x HTTP/1.1\r\n\r\n", 400), (b"GET /x HTTP/2.0\r\nHost: h\r\n\r\n", 505), (b"GET /x\r\n\r\n", 400), (b"BREW /x HTTP/1.1\r\nHost: h\r\n\r\n", 501),
+    (get("/x", "A : b"), 400), (get("/x", "Content-Length: 1, 1"), 400), (get("/x", "Content-Length: 1", "Transfer-Encoding: chunked"), 400), (get("/x", "Expect: x"), 417),
+    (get("/x", "Transfer-Encoding: gzip"), 501), (get("/x", *["A: b"] * 101), 431), (get("/" + "x" * 9000), 414), (b"GET /" + b"x" * 70_000, 414),
+    (get("/x", *["A: " + "b" * 8000] * 5), 431), (get("/x", "A: " + "b" * 9000), 431), (get("/x", *["A: " + "b" * 8000] * 20), 431),
+    (get("/nothing"), 404), (get("/x", method="DELETE"), 405), (get("/x", "Content-Length: 1001", method="POST"), 413), (get("/nothing", "Content-Length: 5", method="POST", body=b"hello"), 404),
+    (get("/echo", "Transfer-Encoding: chunked", method="POST", body=b"3e9\r\n"), 413), (get("/echo", "Transfer-Encoding: chunked", method="POST", body=b"+5\r\nhello\r\n"), 400),
+], ids=range(22))
+def test_errors_are_whole_json_answers(town: Town, raw: bytes, status: int) -> None:
+    with town.visit() as visitor:
+        reply = visitor.ask(raw)
+        assert (reply.status, reply.complete, reply.headers["content-type"]) == (status, True, "application/json; charset=utf-8")
+        assert list(reply.json()) == ["error"] and reply.raw.startswith(b"HTTP/1.1 ")
+        if status not in (404, 405) or b"Content-Length" in raw:
+            assert reply.headers["connection"] == "close" and visitor.at_end(), "what follows cannot be trusted to be a request"
+        else:
+            assert visitor.ask(get()).status == 200
+        assert ("allow" in reply.headers) == (status == 405)
+    assert len(town.notes) == 1 + (status in (404, 405) and b"Content-Length" not in raw) and town.notes[0][0] == status
+
+
+@pytest.mark.parametrize("error", [QueueFull("full", retry_after=7), Forbidden("no"), BadRequest("bad"), UpstreamBroken("cut")])
+def test_errors_of_the_endpoint(town: Town, error: HermesError) -> None:
+    town.answer = error
+    with town.visit() as visitor:
+        reply = visitor.ask(get())
+        assert (reply.status, reply.json()) == (error.status, {"error": error.text})
+        assert reply.headers.get("retry-after") == ("7" if isinstance(error, QueueFull) else None)
+        town.answer = Response(200, b"x")
+        assert visitor.ask(get()).status == 200, "its body was read: the connection is good"
+    assert town.notes == [(error.status, "refused" if isinstance(error, CallerError) else error.code), (200, "ok")]
+
+
+def test_admission_comes_before_routing_and_the_body(town: Town) -> None:
+    town.refusal = Forbidden("this Host is not allowed")
+    with town.visit() as visitor:
+        assert visitor.ask(get("/nothing", "Content-Length: 9", "Expect: 100-continue", method="POST")).status == 403
+        assert visitor.at_end()
+
+
+class TestExpect:
+    def test_continue_comes_first(self, town: Town) -> None:
+        with town.visit() as visitor:
+            visitor.send_raw(get("/echo", "Content-Length: 2", "Expect: 100-continue", method="POST"))
+            assert visitor.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+            visitor.buffer = b""
+            assert visitor.send_raw(b"hi").reply().body == b"hi"
+
+    def test_none_when_the_body_is_here(self, town: Town) -> None:
+        assert b"100 Continue" not in town.talk(post(b"hi", "Expect: 100-continue", CLOSE))
+
+    @pytest.mark.parametrize(("raw", "status"), [
+        (get("/nothing", "Content-Length: 2", "Expect: 100-continue", method="POST"), 404), (get("/echo", "Content-Length: 1001", "Expect: 100-continue", method="POST"), 413),
+        (get("/echo", "Content-Length: 2", "Expect: 100-continue"), 405), (get("/echo", "Expect: 100-continue", CLOSE, method="POST"), 200),
+    ], ids=range(4))
+    def test_none_when_no_body_is_wanted(self, town: Town, raw: bytes, status: int) -> None:
+        assert town.talk(raw).startswith(b"HTTP/1.1 %d " % status)
+
+
+@pytest.mark.parametrize("raw", [get("/echo", "Content-Length: 5", method="POST", body=b"hell"), get("/echo", "Transfer-Encoding: chunked", method="POST", body=b"5\r\nhell"),
+                                 get("/echo", "Transfer-Encoding: chunked", method="POST", body=b"5\r\nhello\r\n0\r\n")], ids=range(3))
+@pytest.mark.parametrize("how", ["ends", "stops"])
+def test_body_that_is_not_whole(start, raw: bytes, how: str) -> None:
+    town = Town(start, body_timeout=0.05 if how == "stops" else LONG)
+    with town.visit() as visitor:
+        visitor.send_raw(raw)
+        if how == "ends":
+            visitor.sock.shutdown(socket.SHUT_WR)
+        reply = visitor.reply()
+        assert reply.status == (400 if how == "ends" else 408) and reply.complete and visitor.at_end()
+    assert not town.calls and len(town.notes) == 1
+
+
+def test_head_that_stops(start) -> None:
+    town = Town(start, head_timeout=0.05)
+    with town.visit() as visitor:
+        assert visitor.ask(get()[:-2]).status == 408 and visitor.at_end()
+
+
+def test_head_that_drips_has_one_deadline(start) -> None:
+    town = Town(start, head_timeout=0.05)
+    with town.visit() as visitor:
+        try:
+            for byte in itertools.cycle(b"GET /xxxx"):
+                visitor.send_raw(bytes([byte]))
+                if visitor.served.done() or len(town.notes):
+                    break
+        except OSError:
+            pass
+    assert town.notes == [(408, "refused")]
+
+
+def test_idle_connection_is_closed_without_a_word(start) -> None:
+    town = Town(start, keepalive_timeout=0.05)
+    with town.visit() as visitor:
+        assert visitor.at_end()
+    with town.visit() as visitor:
+        assert visitor.ask(get()).status == 200 and visitor.at_end()
+    assert town.notes == [(200, "ok")]
+
+
+def test_hang_up_on_an_idle_connection(town: Town) -> None:
+    with town.visit() as visitor:
+        assert visitor.ask(get()).status == 200
+        eventually(lambda: visitor.connection.idle)
+        visitor.connection.hang_up()
+        assert visitor.at_end()
+
+
+def test_closing_house_says_so(town: Town) -> None:
+    town.closing = True
+    with town.visit() as visitor:
+        assert visitor.ask(get()).headers["connection"] == "close" and visitor.at_end()
+
+
+def test_client_that_leaves_inside_a_head(town: Town) -> None:
+    with town.visit() as visitor:
+        visitor.send_raw(get()[:-3])
+        visitor.sock.shutdown(socket.SHUT_WR)
+        assert visitor.at_end()
+    assert town.notes == [], "it was no request yet"
+
+
+def test_client_that_never_says_anything(town: Town) -> None:
+    with town.visit():
+        pass
+    assert town.notes == []
+
+
+def test_endpoint_finds_the_client_gone(town: Town) -> None:
+    town.answer = ClientGone()
+    with town.visit() as visitor:
+        visitor.send_raw(get())
+        assert visitor.at_end()
+    assert town.notes == [(499, "cancelled")]
+
+
+def reset(visitor: Visitor) -> None:
+    visitor.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    visitor.sock.close()
+
+
+@pytest.mark.parametrize("answer", [Response(200, b"x"), BadRequest("no")], ids=["answer", "error"])
+def test_every_request_is_noted_once_though_nobody_hears_the_answer(town: Town, start, answer) -> None:
+    town.answer = answer
+    give = town.give
+
+    def give_late(call: Call):
+        reset(visitor)
+        eventually(lambda: visitor.connection._poll.poll(0))
+        return give(call)
+
+    town.house.router._exact[("GET", "/x")] = Route("GET", "/x", DIALECT, give_late)
+    with town.visit() as visitor:
+        visitor.send_raw(get())
+        visitor.served.result(10)
+    assert len(town.notes) == 1
+
+
+def test_head_has_the_headers_of_get_and_no_body(town: Town) -> None:
+    for make in (lambda: Response(200, b"hello"), lambda: Streamed(200, Source(b"hello"), "length", 5), lambda: Streamed(200, Source(b"hel", b"lo"), "plain")):
+        heads = []
+        with town.visit() as visitor:
+            for method in ("GET", "HEAD"):
+                town.answer = make()
+                reply = visitor.ask(get(method=method))
+                heads.append({name: value for name, value in reply.headers.items() if name != "date"})
+                assert reply.body == (b"hello" if method == "GET" else b"")
+            assert visitor.ask(get("/nothing", method="HEAD")).status == 404, "nothing of a body was in between"
+        assert heads[0] == heads[1]
+
+
+@pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.parametrize("make", [lambda: Response(200, b"hello"), lambda: Streamed(200, Source(b"he", b"llo"), "length", 5), lambda: Streamed(200, Source(b"he", b"llo"), "plain")],
+                         ids=["whole", "length", "plain"])
+def test_http_1_0(town: Town, keep: bool, make) -> None:
+    town.answer = make()
+    with town.visit() as visitor:
+        reply = visitor.ask(get("/x", *["Connection: keep-alive"] * keep, version="1.0"))
+        assert reply.status == 200 and reply.body == b"hello" and "transfer-encoding" not in reply.headers
+        kept = keep and "content-length" in reply.headers
+        assert reply.headers["connection"] == ("keep-alive" if kept else "close")
+        town.answer = Response(200, b"")
+        assert visitor.ask(get()).status == 200 if kept else visitor.at_end()
+
+
+@pytest.mark.parametrize("empty_end", [False, True])
+@pytest.mark.parametrize(("framing", "steps"), [("plain", (b"a", b"", b"bc")), ("plain", (b"",)), ("length", (b"a", b"", b"bc")), ("length", (b"",)), ("chunked", (b"1\r\na\r\n", b"", b"2\r\nbc\r\n")), ("chunked", (b"",))])
+def test_streams(town: Town, framing: str, steps: tuple, empty_end: bool) -> None:
+    body = b"abc" if len(steps) > 1 else b""
+    source = Source(*steps, empty_end=empty_end)
+    town.answer = Streamed(200, source, framing, len(body), (("Content-Type", NDJSON),))
+    with town.visit() as visitor:
+        reply = visitor.ask(get())
+        assert reply.complete and reply.body == body and reply.headers["content-type"] == NDJSON
+        assert ("content-length" in reply.headers) == (framing == "length")
+        town.answer = Response(200, b"next")
+        assert visitor.ask(get()).body == b"next"
+    assert source.closed == 1 and town.notes[0] == (200, "ok")
+
+
+def test_head_goes_out_with_the_first_bytes(town: Town) -> None:
+    town.answer = Streamed(200, Source(b"", b"a", UpstreamBroken("cut")), "plain")
+    with town.visit() as visitor:
+        visitor.send_raw(get())
+        assert not visitor.reply().complete
+
+
+@pytest.mark.parametrize("error", [UpstreamBroken("cut"), UpstreamFailed("it said so")])
+@pytest.mark.parametrize("framing", ["plain", "length", "chunked"])
+def test_failure_before_the_first_byte_is_a_proper_error(town: Town, error: HermesError, framing: str) -> None:
+    source = Source(error)
+    town.answer = Streamed(200, source, framing, 5, (("Content-Type", NDJSON),), DIALECT.in_band(NDJSON))
+    with town.visit() as visitor:
+        reply = visitor.ask(get())
+        assert (reply.status, reply.complete, reply.json()) == (502, True, {"error": error.text})
+        town.answer = Response(200, b"next")
+        assert visitor.ask(get()).body == b"next"
+    assert source.closed == 1
+    assert town.notes == [(502, error.code), (200, "ok")], "what is logged is what the client was told"
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("kind", [NDJSON, SSE, "application/json"])
+@pytest.mark.parametrize(("framing", "version"), [("plain", "1.1"), ("length", "1.1"), ("chunked", "1.1"), ("plain", "1.0"), ("length", "1.0")])
+def test_failure_after_the_first_byte_is_never_a_clean_end(town: Town, framing: str, kind: str, version: str, told: bool) -> None:
+    error = UpstreamBroken("cut")
+    error.told = told
+    part = b'{"a":1}\n'
+    source = Source(b"8\r\n" + part + b"\r\n" if framing == "chunked" else part, error)
+    town.answer = Streamed(200, source, framing, 100, (("Content-Type", kind),), DIALECT.in_band(kind))
+    with town.visit() as visitor:
+        visitor.send_raw(get("/x", "Connection: keep-alive", version=version) + get())
+        reply = visitor.reply()
+        assert reply.status == 200 and visitor.at_end(), "nothing more comes on this connection"
+        record = {NDJSON: b'{"error":"cut"}\n', SSE: b'event: error\ndata: {"error":"cut"}\n\n'}.get(kind, b"")
+        assert reply.body == part + (record if framing != "length" and not told else b"")
+        assert not reply.complete or "content-length" not in reply.headers and version == "1.0"
+    assert town.notes == [(200, "upstream_broken")] and source.closed == 1
+
+
+@pytest.mark.parametrize("framing", ["plain", "length", "chunked"])
+def test_client_that_leaves_inside_a_stream(town: Town, framing: str) -> None:
+    source = Source(b"1\r\na\r\n", ClientGone())
+    town.answer = Streamed(200, source, framing, 100)
+    with town.visit() as visitor:
+        visitor.send_raw(get())
+        assert not visitor.reply().complete and visitor.at_end()
+    assert town.notes == [(200, "cancelled")] and source.closed == 1
+
+
+def test_client_that_does_not_read(start) -> None:
+    """One write waits for send_timeout; then the worker is let go."""
+    town = Town(start, send_timeout=0.05)
+    source = Source(*[b"x" * (1 << 20)] * 64)
+    town.answer = Streamed(200, source, "plain")
+    with town.visit() as visitor:
+        visitor.send_raw(get())
+        visitor.served.result(20)
+    assert town.notes == [(200, "cancelled")] and source.closed == 1 and source.steps
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), Streamed(200, Source(b"x"), "plain", 0, (("A", "b\r\nC: d"),)), Streamed(200, Source(KeyError("x")), "plain")],
+                         ids=["endpoint", "header", "source"])
+def test_a_defect_of_ours_is_still_an_answer(town: Town, caplog, error) -> None:
+    town.answer = error
+    with town.visit() as visitor:
+        reply = visitor.ask(get())
+        assert (reply.status, reply.complete, reply.json()) == (500, True, {"error": "internal error"}) and "c" not in reply.headers
+    assert [outcome for _, outcome in town.notes] == ["internal_error"] and any(record.exc_info for record in caplog.records)
+
+
+def test_lingering_reads_what_is_left(town: Town) -> None:
+    """A refused upload is read on for a moment, or the reset would eat the answer."""
+    with town.visit() as visitor:
+        visitor.send_raw(get("/echo", "Content-Length: 500000", method="POST"))
+        for _ in range(5):
+            visitor.send_raw(b"x" * 100_000)
+        assert visitor.reply().status == 413 and visitor.at_end()
+
+
+def test_largest_head(town: Town) -> None:
+    """HEAD_MAX is allowed; nothing above it."""
+    for extra, status in ((0, 200), (1, 431)):
+        fields = ["A: " + "b" * 8000] * 4
+        raw = get("/x", *fields, CLOSE)
+        pad = HEAD_MAX + 4 - len(raw) - len("B: \r\n") + extra
+        assert town.talk(get("/x", *fields, "B: " + "c" * pad, CLOSE)).startswith(b"HTTP/1.1 %d " % status)
+    assert json.dumps(town.notes) == '[[200, "ok"], [431, "refused"]]'

@@ -1,0 +1,117 @@
+"""Did the stream end as a success ends? The last record says so, whatever way the chunks cut it."""
+
+import json
+
+import pytest
+
+from hermes.errors import UpstreamBroken
+from hermes.workers.endings import LINE_MAX, LastRecord, figures, figures_of, judge
+from hermes.workers.messages import End, Failure
+
+
+def last_of(*payloads: bytes, coded: bool = False) -> bytes:
+    """What is kept of a stream that came in these pieces, each a chunk if it is coded."""
+    record = LastRecord(coded)
+    for payload in payloads:
+        record.note(b"%x\r\n%b\r\n" % (len(payload), payload) if coded else payload)
+    return record.payload()
+
+
+DONE = b'{"done":true,"load_duration":2500000000,"prompt_eval_count":5,"eval_count":7}'
+OPENAI = (b'data: {"choices":[{"delta":{}}]}\n\ndata: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":8}}\n\n'
+          b"data: [DONE]\n\n")
+BROKEN, FAILED = "UpstreamBroken", "UpstreamFailed"
+
+
+@pytest.mark.parametrize(("ending", "payload", "expected"), [
+    ("done", DONE + b"\n", End(5, 7, 2.5)),
+    ("done", DONE, End(5, 7, 2.5)),
+    ("done", DONE + b"\r\n\r\n", End(5, 7, 2.5)),
+    ("done", b'{"done":false}\n' + DONE + b"\n", End(5, 7, 2.5)),
+    ("done", b'{"done":true}\n', End()),
+    ("done", b'{"done":true,"eval_count":"7","prompt_eval_count":1.5,"load_duration":"1"}', End()),
+    ("done", b'{"done":true,"eval_count":true}', End()),
+    ("done", b"", BROKEN),
+    ("done", b"\n\n", BROKEN),
+    ("done", b'{"done":false}\n', BROKEN),
+    ("done", b'{"done":"true"}\n', BROKEN),
+    ("done", b'{"done":1}\n', BROKEN),
+    ("done", DONE[:-1], BROKEN),
+    ("done", DONE + b"\n" + DONE[:-1], BROKEN),
+    ("done", b'["done"]\n', BROKEN),
+    ("done", b'"done"\n', BROKEN),
+    ("done", b"[" * 100_000, BROKEN),
+    ("done", b"\xff\xfe\n", BROKEN),
+    ("done", b'{"status":"success"}\n', BROKEN),
+    ("done", b'{"error":"out of memory"}\n', FAILED),
+    ("done", b'{"error":"out of memory","done":true}\n', FAILED),
+    ("done", b'{"error":{"message":"out of memory"}}\n', FAILED),
+    ("success", b'{"status":"verifying"}\n{"status":"success"}\n', End()),
+    ("success", b'{"status":"verifying"}\n', BROKEN),
+    ("success", b'{"error":"out of memory"}\n', FAILED),
+    ("[DONE]", OPENAI, End(12, 8)),
+    ("[DONE]", b"data: [DONE]\n\n", End()),
+    ("[DONE]", b"data: [DONE]\r\n\r\n", End()),
+    ("[DONE]", b'data: {"choices":[]}\n\n', BROKEN),
+    ("[DONE]", b"data: [DON", BROKEN),
+    ("[DONE]", b"[DONE]\n\n", BROKEN),
+    ("[DONE]", b"", BROKEN),
+    ("[DONE]", b'data: {"error":{"message":"out of memory","type":"api_error"}}\n\n', FAILED),
+    ("[DONE]", b'data: {"error":{"message":"out of memory"}}\n\ndata: [DONE]\n\n', FAILED),
+])
+def test_judge(ending: str, payload: bytes, expected) -> None:
+    verdict = judge(ending, payload)
+    if expected == FAILED:
+        assert verdict == Failure(FAILED, "out of memory", told=True)
+    elif expected == BROKEN:
+        assert isinstance(verdict, Failure) and (verdict.error, verdict.told) == (BROKEN, False)
+    else:
+        assert verdict == expected
+
+
+def test_an_absurd_number_does_not_end_the_worker() -> None:
+    """A JSON integer may be larger than any float."""
+    assert judge("done", b'{"done":true,"load_duration":1' + b"0" * 400 + b"}") == End()
+
+
+def test_an_endless_error_text_is_cut() -> None:
+    assert len(judge("done", json.dumps({"error": "x" * 10_000}).encode()).text) == 1000
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_last_record_of_every_cut(coded: bool) -> None:
+    stream = b'{"response":"a\\n","done":false}\n{"response":"","done":true,"eval_count":7}\n'
+    for first in range(1, len(stream) - 1):
+        for second in (first + 1, len(stream) - 1):
+            pieces = [stream[:first], stream[first:second], stream[second:]]
+            assert judge("done", last_of(*filter(None, pieces), coded=coded)) == End(None, 7), pieces
+    assert judge("done", last_of(*(stream[i:i + 1] for i in range(len(stream))), coded=coded)) == End(None, 7)
+
+
+@pytest.mark.parametrize("coded", [False, True])
+@pytest.mark.parametrize("tail", [b"\n", b"\r\n"])
+def test_empty_line_behind_the_record(tail: bytes, coded: bool) -> None:
+    assert judge("done", last_of(DONE + b"\n", tail, coded=coded)) == End(5, 7, 2.5)
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_old_records_are_not_kept(coded: bool) -> None:
+    kept = last_of(*[b'{"done":false}\n'] * 100_000, DONE + b"\n", coded=coded)
+    assert kept.endswith(DONE + b"\n") and len(kept) < 1000
+
+
+def test_one_line_may_not_grow_for_ever() -> None:
+    with pytest.raises(UpstreamBroken):
+        last_of(*[b"x" * (1 << 20)] * ((LINE_MAX >> 20) + 1))
+
+
+def test_chunks_that_never_end_with_a_line_are_no_endless_line() -> None:
+    """A proxy in between cuts where it likes; no line here is longer than 64 KiB."""
+    piece = b'"}\n{"response":"' + b"x" * 65_000
+    last_of(*[piece] * (LINE_MAX // len(piece) + 2))
+
+
+def test_figures_of_a_whole_body() -> None:
+    assert figures_of(DONE) == End(5, 7, 2.5)
+    assert figures_of(b'{"usage":{"prompt_tokens":1,"completion_tokens":2}}') == End(1, 2)
+    assert figures_of(b"[1]") == figures_of(b"nothing") == figures({"usage": 7}) == End()

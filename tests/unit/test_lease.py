@@ -1,0 +1,266 @@
+"""One job's conversation with one worker, whose far end the test holds."""
+
+import threading
+
+import pytest
+
+from hermes.dispatch import lease as lease_module
+from hermes.dispatch.lease import Lease
+from hermes.dispatch.pool import Pool
+from hermes.errors import ClientGone, UpstreamBroken, UpstreamError, UpstreamFailed, UpstreamTimeout, WorkerLost
+from hermes.workers.messages import DATA_MAX, End, Failure, Head, Job, Kind, Timeouts, frame, pack, unpack_job
+
+HEAD = Head(200, (("content-type", "text/plain"),), "plain")
+JOB = Job("http://u", "POST", "/api/chat", body=b"{}", ending="done")
+BRIEF = JOB._replace(timeouts=Timeouts(0.0, 0.05, 0.05, 60.0))
+
+
+def data(payload: bytes) -> bytes:
+    return frame(Kind.DATA, payload)
+
+
+class Talk:
+    def __init__(self, new_child, new_pair):
+        self.pool = Pool("m", "m", 1, 4)
+        self.child = new_child()
+        self.pool.offer(self.child)
+        ours, self.client = new_pair()
+        self.lease = Lease(self.pool, self.pool.hire(ours, 0), ours)
+
+    def state(self) -> str:
+        """Where the worker is now."""
+        picture = self.pool.snapshot()
+        return {(1, 0): "idle", (0, 1): "leased", (0, 0): "given up"}[picture.idle, picture.busy]
+
+    def given_up(self) -> bool:
+        """The worker is not used again, and its pipe is closed: it leaves or is killed."""
+        return self.state() == "given up" and self.child.closed
+
+    def read_all(self) -> bytes:
+        pieces = []
+        while piece := self.lease.read():
+            pieces.append(piece)
+        return b"".join(pieces)
+
+    def obey(self, *answer: bytes, before: bytes = b"") -> threading.Thread:
+        """The worker writes `before` until it is cancelled, then `answer`."""
+        def work() -> None:
+            while before and self.child.quiet():
+                self.child.say(before)
+            while self.child.hear()[0] != Kind.CANCEL:
+                pass
+            self.child.say(*answer)
+
+        thread = threading.Thread(target=work)
+        thread.start()
+        return thread
+
+
+@pytest.fixture
+def talk(new_child, new_pair) -> Talk:
+    return Talk(new_child, new_pair)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch) -> None:
+    monkeypatch.setattr(lease_module, "HUNG_MARGIN", 0.0)
+    monkeypatch.setattr(lease_module, "GRACE", 5.0)
+
+
+def test_order_of_frames(talk: Talk) -> None:
+    talk.child.say(pack(HEAD), data(b"a"), data(b""), data(b"b"), pack(End(1, 2, 0.5)))
+    assert talk.lease.begin(JOB) == HEAD == talk.lease.head
+    kind, payload = talk.child.hear()
+    assert (kind, unpack_job(payload)) == (Kind.JOB, JOB)
+    assert talk.state() == "leased" and not talk.lease.ended
+    assert talk.lease.read() == b"ab"
+    assert talk.lease.ended and talk.lease.end == End(1, 2, 0.5)
+    assert talk.state() == "idle" and talk.pool.snapshot().answered == 1
+    assert talk.lease.read() == b""
+    talk.lease.close()
+    assert talk.child.quiet() and talk.state() == "idle"
+
+
+def test_one_frame_after_the_other(talk: Talk) -> None:
+    talk.child.say(pack(HEAD))
+    talk.lease.begin(JOB)
+    for piece in (b"a", b"b" * 100_000):
+        talk.child.say(data(piece))
+        received = talk.lease.read()
+        while len(received) < len(piece):
+            received += talk.lease.read()
+        assert received == piece and not talk.lease.ended
+    talk.child.say(pack(End()))
+    assert talk.lease.read() == b"" and talk.lease.ended
+
+
+def test_empty_body(talk: Talk) -> None:
+    talk.child.say(pack(HEAD), pack(End()))
+    talk.lease.begin(JOB)
+    assert talk.lease.read() == b"" and talk.lease.ended and talk.state() == "idle"
+
+
+@pytest.mark.parametrize(("failure", "expected"), [
+    (Failure("UpstreamBroken", "cut"), UpstreamBroken), (Failure("UpstreamTimeout", "slow"), UpstreamTimeout),
+    (Failure("UpstreamFailed", "it said so", True), UpstreamFailed), (Failure("NoSuchError", "?"), UpstreamError),
+    (Failure("SystemExit", "?"), UpstreamError), (Failure("BadRequest", "?"), UpstreamError), (Failure("math", "?"), UpstreamError),
+    (Failure("ClientGone", "?"), UpstreamError),
+])
+@pytest.mark.parametrize("place", ["before the head", "after the head", "after data", "with data"])
+def test_failure(talk: Talk, failure: Failure, expected: type, place: str) -> None:
+    if place == "before the head":
+        talk.child.say(pack(failure))
+        attempt = lambda: talk.lease.begin(JOB)                 # noqa: E731
+    else:
+        talk.child.say(pack(HEAD))
+        talk.lease.begin(JOB)
+        if place == "after data":
+            talk.child.say(data(b"x"))
+            assert talk.lease.read() == b"x"
+        talk.child.say(*[data(b"x")] * (place == "with data"), pack(failure))
+        if place == "with data":
+            assert talk.lease.read() == b"x"                    # what came in front of the failure is not lost
+        attempt = talk.lease.read
+    with pytest.raises(UpstreamError) as caught:
+        attempt()
+    assert type(caught.value) is expected
+    assert (caught.value.text, caught.value.told) == (failure.text, failure.told)
+    assert talk.state() == "idle" and talk.pool.snapshot().answered == 0 and not talk.lease.ended
+
+
+@pytest.mark.parametrize("said", [b"", pack(HEAD)[:3], pack(HEAD)[:-1]])
+def test_worker_dies_before_the_head(talk: Talk, said: bytes) -> None:
+    talk.child.hear_job = threading.Thread(target=lambda: (talk.child.hear(), talk.child.say(said), talk.child.far.close()))
+    talk.child.hear_job.start()
+    with pytest.raises(WorkerLost) as caught:
+        talk.lease.begin(JOB)
+    talk.child.hear_job.join()
+    assert caught.value.started and talk.given_up()
+
+
+@pytest.mark.parametrize("said", [b"", data(b"more")[:3], data(b"more")[:-1]])
+def test_worker_dies_after_the_head(talk: Talk, said: bytes) -> None:
+    talk.child.say(pack(HEAD), data(b"x"))
+    talk.lease.begin(JOB)
+    assert talk.lease.read() == b"x"
+    talk.child.say(said)
+    talk.child.hear()
+    talk.child.far.close()
+    with pytest.raises(WorkerLost) as caught:
+        talk.lease.read()
+    assert caught.value.started and talk.given_up()
+
+
+def test_worker_is_dead_already(talk: Talk) -> None:
+    talk.child.far.close()
+    with pytest.raises(WorkerLost) as caught:
+        talk.lease.begin(JOB)
+    assert not caught.value.started and talk.given_up()
+
+
+def test_worker_that_does_not_take_its_job_is_killed(talk: Talk, monkeypatch) -> None:
+    """A stopped process never reads the end of file: closing its pipe alone would leave its place taken for ever."""
+    monkeypatch.setattr(lease_module, "HAND_OVER", 0.05)
+    with pytest.raises(WorkerLost) as caught:
+        talk.lease.begin(JOB._replace(body=b"x" * (4 << 20)))
+    assert not caught.value.started and talk.given_up()
+    assert talk.child.killed
+
+
+@pytest.mark.parametrize("said", [
+    pytest.param(raw, id=name) for name, raw in {
+        "http": b"HTTP/1.1 200 OK\r\n\r\n", "pickle": b"\x80\x04\x95\x10\0\0\0", "oversized": bytes([Kind.DATA]) + (DATA_MAX + 1).to_bytes(4, "big"),
+        "head is no json": frame(Kind.HEAD, b"{"), "head twice": pack(HEAD) * 2, "ready": pack(HEAD) + frame(Kind.READY),
+        "a job": frame(Kind.JOB, b"{}"), "end before head": pack(End()), "data before head": data(b"x"),
+        "data and end before head": data(b"x") + pack(End()), "data and failure before head": data(b"x") + pack(Failure("UpstreamBroken", "")),
+        "data before head, then head": data(b"x") + pack(HEAD), "end is no json": pack(HEAD) + data(b"x") + frame(Kind.END, b"\xff"),
+        "failure is no json": frame(Kind.FAILURE, b"[1"), "two ends": pack(HEAD) + pack(End()) * 2,
+        "data behind the end": pack(HEAD) + pack(End()) + data(b"x"), "end and failure": pack(HEAD) + pack(End()) + pack(Failure("UpstreamBroken", "")),
+    }.items()])
+def test_gibberish(talk: Talk, said: bytes) -> None:
+    """The worker is given up, the pool is sound, and the caller learns it as a WorkerLost."""
+    talk.child.say(said)
+    with pytest.raises(WorkerLost):
+        talk.lease.begin(BRIEF)
+        talk.read_all()
+    assert talk.given_up()
+    talk.lease.close()
+    assert None not in talk.pool._idle
+
+
+@pytest.mark.parametrize("said", [b"", pack(HEAD)[:2], pack(HEAD)[:-1], pack(HEAD), pack(HEAD) + data(b"x")[:-1]])
+def test_hung(talk: Talk, said: bytes) -> None:
+    """Half a frame and then silence is silence."""
+    talk.child.say(said)
+    with pytest.raises(WorkerLost, match="hung"):
+        talk.lease.begin(BRIEF)
+        talk.read_all()
+    assert talk.given_up() and talk.child.killed == 1
+
+
+def test_hung_beyond_the_total(talk: Talk) -> None:
+    talk.child.say(pack(HEAD), data(b"x"))
+    talk.lease.begin(JOB._replace(timeouts=Timeouts(60.0, 60.0, 60.0, 0.05)))
+    with pytest.raises(WorkerLost, match="hung"):
+        talk.read_all()
+    assert talk.given_up() and talk.child.killed == 1
+
+
+@pytest.mark.parametrize("answer", [[pack(Failure("ClientGone", "cancelled"))], [pack(End())], [data(b"late"), pack(End(1))]])
+@pytest.mark.parametrize("phase", ["before the head", "after the head"])
+def test_client_leaves_and_the_worker_answers_in_time(talk: Talk, phase: str, answer: list[bytes]) -> None:
+    if phase == "after the head":
+        talk.child.say(pack(HEAD))
+        talk.lease.begin(JOB)
+    worker = talk.obey(*answer)
+    talk.client.close()
+    with pytest.raises(ClientGone):
+        talk.lease.begin(JOB) if phase == "before the head" else talk.lease.read()
+    worker.join()
+    assert talk.state() == "idle" and not talk.child.killed and talk.pool.snapshot().answered == 0
+    talk.lease.close()
+    assert talk.child.quiet()
+
+
+@pytest.mark.parametrize("answer", [b"", data(b"still at it"), frame(Kind.HEAD, b"[]")[:3]])
+def test_client_leaves_and_the_worker_does_not_answer_in_time(talk: Talk, monkeypatch, answer: bytes) -> None:
+    monkeypatch.setattr(lease_module, "GRACE", 0.05)
+    talk.child.say(pack(HEAD))
+    talk.lease.begin(JOB)
+    talk.child.say(answer)
+    talk.client.close()
+    with pytest.raises(ClientGone):
+        talk.lease.read()
+    assert talk.given_up() and talk.child.killed == 1 and talk.child.unwanted
+
+
+@pytest.mark.parametrize("answer", [b"", b"\xff" * 5])
+def test_client_leaves_and_the_worker_dies_or_babbles(talk: Talk, answer: bytes) -> None:
+    talk.child.say(pack(HEAD))
+    talk.lease.begin(JOB)
+    talk.client.close()
+    talk.child.say(answer)
+    talk.child.far.close()
+    with pytest.raises(ClientGone):
+        talk.lease.read()
+    assert talk.given_up()
+
+
+def test_cancel_while_the_worker_writes_as_fast_as_it_can(talk: Talk) -> None:
+    """The parent must read on, or a worker that waits to write would never hear the cancel."""
+    talk.child.say(pack(HEAD))
+    talk.lease.begin(JOB)
+    talk.child.hear()
+    worker = talk.obey(pack(Failure("ClientGone", "")), before=data(b"x" * 50_000))
+    assert talk.lease.read()
+    talk.lease.close()
+    worker.join()
+    assert talk.state() == "idle" and not talk.child.killed
+
+
+def test_close_needs_no_cancel_when_the_end_is_here(talk: Talk) -> None:
+    talk.child.say(pack(HEAD), data(b"x"), pack(End()))
+    with talk.lease as lease:
+        lease.begin(JOB)
+        talk.child.hear()
+    assert talk.state() == "idle" and talk.child.quiet() and not talk.child.killed

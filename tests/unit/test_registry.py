@@ -1,0 +1,69 @@
+"""Which names reach which pool, and what a reload leaves alone."""
+
+import pytest
+
+from hermes import config
+from hermes.dispatch.registry import Registry
+from hermes.errors import Draining
+from hermes.names import canonical
+
+
+def settings(text: str = ""):
+    return config.loads(text, "test", {})
+
+
+def models(*names: str) -> str:
+    return "".join(f'[models."{name}"]\nmax_concurrency = 2\n' for name in names)
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry(settings(models("a", "b")), lambda pool: None, lambda: None)
+
+
+def test_find(registry: Registry) -> None:
+    assert registry.find(canonical("a")) is registry.find(canonical("library/A:latest"))
+    assert registry.find(canonical("nobody")) is None
+    adopted = registry.adopt("c")
+    assert registry.adopt("C:latest") is adopted is registry.find(canonical("c"))
+    assert [picture.name for picture in registry.snapshots()] == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("guest", ["pull", "on demand", "both"])
+def test_reload_while_there_are_guests(registry: Registry, guest: str) -> None:
+    """A pool for pulls has no model's name; a reload must get past it, and a pull that runs keeps its pool."""
+    pull = registry.puller() if guest != "on demand" else None
+    adopted = registry.adopt("c") if guest != "pull" else None
+    kept, gone = registry.find(canonical("a")).pool, registry.find(canonical("b")).pool
+    registry.apply(settings(models("a", "d")))
+    assert registry.find(canonical("a")).pool is kept and kept.size == 2
+    assert gone.size == 0 and registry.find(canonical("b")) is None and registry.find(canonical("d")) is not None
+    if pull:
+        assert pull.pool.size > 0 and registry.puller().pool is pull.pool
+    if adopted:
+        assert registry.find(canonical("c")).pool is adopted.pool
+
+
+def test_a_model_named_like_a_pool_of_ours(registry: Registry) -> None:
+    registry.puller()
+    text = models("pull", "control")
+    for _ in range(2):
+        registry.apply(settings(text))
+    place = registry.find(canonical("pull"))
+    assert place.model == "pull" and place.pool is not registry.puller().pool and place.pool.size == 2
+    assert registry.find(canonical("control")).pool is not registry.control.pool
+
+
+def test_sweep(registry: Registry) -> None:
+    pool = registry.adopt("c").pool
+    since = pool.snapshot().idle_since
+    assert registry.sweep(since + 1) == since + 300
+    assert registry.sweep(since + 301) == float("inf")
+    assert registry.find(canonical("c")) is None and pool.size == 0 and registry.find(canonical("a")) is not None
+
+
+def test_refuse_reaches_pools_that_come_later(registry: Registry) -> None:
+    registry.refuse(Draining("going"))
+    for place in (registry.find(canonical("a")), registry.control, registry.adopt("z"), registry.puller()):
+        with pytest.raises(Draining):
+            place.pool.hire(None, 0)
