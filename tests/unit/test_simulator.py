@@ -193,12 +193,14 @@ def test_a_pull_of_nothing_fails_inside_the_200() -> None:
 def test_slots_are_given_in_order() -> None:
     with stand_in(parallel=1) as sim, Call(sim, prompt="@@prompt_time=60@@") as first:
         in_phase(sim, 0, "prefill")
-        with Call(sim, prompt="second") as second, Call(sim, prompt="third"):
-            arrived(sim, 3)
-            assert sim.high_water(A) == 3 and [r.phase for r in sim.requests[1:]] == ["queued", "queued"]
-            first.leave()
-            second.read_all()
-            assert sim.wait_for(lambda: sim.requests[2].phase == "done")
+        with Call(sim, prompt="second") as second:
+            in_phase(sim, 1, "queued")
+            with Call(sim, prompt="third"):
+                in_phase(sim, 2, "queued")
+                assert sim.high_water(A) == 3
+                first.leave()
+                second.read_all()
+                assert sim.wait_for(lambda: sim.requests[2].phase == "done")
     prefill = {record.prompt: record.first_byte for record in sim.requests}
     assert prefill["second"] < prefill["third"]
 
