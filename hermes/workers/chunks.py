@@ -73,6 +73,8 @@ class ChunkWalker:
                 break
             if buffer[end:end + 2] != b"\r\n":
                 raise UpstreamBroken("Ollama's answer has a chunk that does not end where it should")
+            if end + 2 == length and not at and not self._decode and b";" not in line:
+                return buffer                   # one whole chunk: a token at leisure
             if self._decode or b";" in line:
                 pieces.append(buffer[start:at])
                 pieces.append(self._coded(buffer[payload:end]))
@@ -83,6 +85,11 @@ class ChunkWalker:
             return buffer[start:at]
         pieces.append(buffer[start:at])
         return b"".join(pieces)
+
+    @property
+    def at_boundary(self) -> bool:
+        """Has nothing begun that has not ended?"""
+        return not self._held and not self._left and not self._trailer
 
     def _feed_many(self, buffer: bytes) -> bytes | None:
         """The usual read of a fast stream: whole chunks without a line end in any payload, perhaps with the end of the body.

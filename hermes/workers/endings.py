@@ -7,7 +7,7 @@ proves nothing. Only the last record is ever parsed, once, at the end.
 import json
 
 from hermes.errors import UpstreamBroken
-from hermes.workers.chunks import chunk, payload
+from hermes.workers.chunks import ChunkWalker, chunk, payload
 from hermes.workers.messages import End, Failure
 
 BLANK = 8                   # bytes: an empty line, chunk-coded; behind a record it does not replace it
@@ -46,8 +46,18 @@ class LastRecord:
         self._size = len(data)
 
     def payload(self) -> bytes:
+        """The last lines, decoded; more of them than the last where chunks and lines do not coincide."""
         data = b"".join(self._parts)
-        return payload(data) if self._coded else data
+        if not self._coded:
+            return data
+        if 0 <= (end := data.rfind(self._line_end, 0, -3)):
+            last = ChunkWalker(decode=True)     # a chunk a line is the rule: look at the last one only
+            try:
+                if (found := last.feed(data[end + 3:])).strip() and last.at_boundary:
+                    return found
+            except UpstreamBroken:
+                pass                            # it was no chunk's end
+        return payload(data)
 
 
 def judge(ending: str, tail: bytes) -> End | Failure:

@@ -92,7 +92,7 @@ class Failure(NamedTuple):
     told: bool = False
 
 
-def frame(kind: Kind, payload: bytes = b"") -> bytes:
+def frame(kind: int, payload: bytes = b"") -> bytes:
     return _HEADER.pack(kind, len(payload)) + payload
 
 

@@ -11,6 +11,7 @@ import random
 import time
 import urllib.request
 from collections.abc import Callable
+from functools import lru_cache
 
 from hermes.errors import UpstreamBroken, UpstreamError, UpstreamUnreachable
 from hermes.workers.chunks import ChunkWalker, payload
@@ -23,8 +24,9 @@ from hermes.workers.watch import Cancelled, Watch
 HOLD_BODY = 256 * 1024
 CONNECT_ATTEMPTS = 3        # with the pauses below a refused connection is reported within 200 ms
 CONNECT_PAUSE = 0.03        # seconds, doubled each time, with jitter down to its half
-BURST = 0.0005              # seconds between two reads: below, tokens come faster than it pays to pass them on one by one, and
-REST = 0.0003               # … a rest of so many seconds lets the next read take many; no model speaks 2,000 tokens a second
+BURST = 0.0002              # seconds: a read that waited less was behind; no model speaks 5,000 tokens a second, a burst does
+REST = 0.00025              # seconds of the first rest in a burst; each is twice the one before, up to
+REST_MAX = 0.001            # … this
 STREAMS = ("application/x-ndjson", "text/event-stream")
 FORWARDED = ("content-type", "cache-control", "allow", "location")
 
@@ -37,6 +39,7 @@ class Ollama:
         self._send = send
         self._handler = KeptConnectionHandler(watch)
         self._opener = build_opener(self._handler)
+        self._request = lru_cache(maxsize=64)(_request)     # the same client asks for the same path again and again
 
     def serve(self, job: Job) -> None:
         """Answer `job` with frames, the last of which is END or FAILURE. Raises only what `send` raises, and ParentGone."""
@@ -63,7 +66,8 @@ class Ollama:
         data = None if job.method in ("GET", "HEAD") else job.body
         attempt = 0
         while True:
-            request = urllib.request.Request(job.url + job.path, data, dict(job.headers), method=job.method)
+            request = self._request(job.url + job.path, job.method, job.headers)
+            request.data = data
             self._watch.phase("cannot connect to Ollama: timed out", job.timeouts.connect)
             try:
                 self._handler.connect(request)
@@ -79,6 +83,12 @@ class Ollama:
                 self._handler.drop()
                 if not stale:
                     raise
+            finally:
+                request.data = None             # it may be large, and the request is kept
+
+
+def _request(url: str, method: str, headers: tuple[tuple[str, str], ...]) -> urllib.request.Request:
+    return urllib.request.Request(url, headers=dict(headers), method=method)
 
 
 class Relay:
@@ -91,7 +101,7 @@ class Relay:
         self._idle = job.timeouts.idle
         self._stream = reply.headers.get("content-type", "").partition(";")[0].strip().lower() in STREAMS
         self._ending = job.ending if self._stream and reply.status == 200 else ""
-        self._last_read = 0.0
+        self._rest = 0.0
         self._wants_figures = bool(job.ending) and not self._stream and reply.status == 200
         self._walker = ChunkWalker(job.decode) if reply.framing == "chunked" else None
         self._record = LastRecord(coded=self._walker is not None and not job.decode)
@@ -108,6 +118,7 @@ class Relay:
 
     def run(self) -> bytes:
         """Relay the body; return the closing frame, with what was held in front of it. Raises UpstreamError, OSError."""
+        self._watch.phase("Ollama stopped sending for longer than idle_timeout", self._idle, each=True)
         if self._reply.bodyless:
             pass
         elif self._walker:
@@ -150,17 +161,21 @@ class Relay:
             self._pass(data)
 
     def _read(self) -> bytes:
-        now = self._watch.phase("Ollama stopped sending for longer than idle_timeout", self._idle)
-        if now - self._last_read < BURST:
-            time.sleep(REST)
-        self._last_read = now
-        return self._reply.read()
+        """One read. After one that did not have to wait, rest a moment: then the next takes many tokens, and each of them costs less."""
+        if self._rest:
+            time.sleep(self._rest)
+        data = self._reply.read()
+        self._rest = min(max(REST, 2 * self._rest), REST_MAX) if time.monotonic() - self._watch.asked < BURST else 0.0
+        return data
 
     def _pass(self, data: bytes) -> None:
         """Send on what has come: at once in a stream, else when the answer is whole or too large to hold."""
         if data:
             if self._ending:
                 self._record.note(data)
+            if self._stream and not self._outbox:
+                self._send(frame(Kind.DATA, data))
+                return
             self._outbox.append(frame(Kind.DATA, data))
             self._held += len(data)
             if not self._stream and self._held <= HOLD_BODY:

@@ -12,6 +12,7 @@ import time
 from hermes.errors import UpstreamTimeout
 from hermes.workers.messages import FrameReader, Kind, ProtocolError
 
+POLL_MAX = 1 << 30          # milliseconds; poll takes no more than an int
 _LONGEST_JOB = (1 << 32) - 1
 READ = 64 * 1024            # from 128 KiB on each read would map and unmap its buffer
 
@@ -33,10 +34,10 @@ class Pipe:
         self._frames: list[tuple[int, bytes]] = []
 
     def send(self, data: bytes) -> None:
-        view = memoryview(data)
         try:
-            while view:
-                view = view[os.write(self.fd, view):]
+            sent = os.write(self.fd, data)
+            while sent < len(data):
+                sent += os.write(self.fd, memoryview(data)[sent:])
         except OSError:
             raise ParentGone from None
 
@@ -80,28 +81,32 @@ class Watch:
         self._end = float("inf")
         self._phase_end = float("inf")
         self._phase = ""
+        self._limit: float | None = None    # each wait has so many seconds of its own
+        self.asked = 0.0                    # when the last wait began
 
     def begin(self, total: float) -> None:
         """A job starts: it may take `total` seconds altogether."""
         self._end = time.monotonic() + total
 
-    def phase(self, name: str, limit: float) -> float:
-        """From now on `limit` seconds until the next call of this; `name` says in the error what took too long. Returns now."""
-        now = time.monotonic()
-        self._phase, self._phase_end = name, now + limit
-        return now
+    def phase(self, name: str, limit: float, *, each: bool = False) -> None:
+        """From now on `limit` seconds altogether, or for each wait; `name` says in the error what took too long."""
+        self._phase, self._phase_end = name, time.monotonic() + limit
+        self._limit = limit if each else None
 
     def wait(self, sock: socket.socket, events: int) -> None:
         """Until `sock` is ready. Raises Cancelled, ParentGone, UpstreamTimeout."""
         fd = sock.fileno()
         if self._watched != (fd, events):
             self._watch(fd, events)
+        now = self.asked = time.monotonic()
+        if self._limit is not None:
+            self._phase_end = now + self._limit
+        end = self._end if self._end < self._phase_end else self._phase_end
         while True:
-            end = min(self._end, self._phase_end)
-            left = None if end == float("inf") else min(max(0.0, end - time.monotonic()) * 1000 + 1, 1 << 30)
-            ready = self._poll.poll(left)
+            left = end - now
+            ready = self._poll.poll(min(max(0.0, left) * 1000 + 1, POLL_MAX))
             if not ready:
-                if time.monotonic() >= end:
+                if (now := time.monotonic()) >= end:
                     raise UpstreamTimeout(self._phase if self._phase_end < self._end else "Ollama took longer than total_timeout")
                 continue
             if len(ready) == 1 and ready[0][0] == fd:

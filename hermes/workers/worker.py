@@ -18,20 +18,22 @@ This module and what it imports is all that a worker loads: it decides how much 
 """
 
 import signal
+import sys
 from multiprocessing.connection import Connection
 
-from hermes.workers.messages import Kind, frame, unpack_job, ProtocolError
-from hermes.workers.ollama import Ollama
+from hermes.workers.messages import Kind, ProtocolError, frame, unpack_job
 from hermes.workers.watch import ParentGone, Pipe, Watch
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 def main(connection: Connection) -> None:
     """The process's target. Returns when the parent has closed the pipe."""
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
     pipe = Pipe(connection.fileno())
-    ollama = Ollama(Watch(pipe), pipe.send)
+    ollama = _lean_ollama()(Watch(pipe), pipe.send)
     try:
         pipe.send(frame(Kind.READY))
         while True:
@@ -41,3 +43,15 @@ def main(connection: Connection) -> None:
             # A CANCEL that crossed the end of its job on the pipe finds nothing to cancel.
     except (ParentGone, ProtocolError):
         return
+
+
+def _lean_ollama() -> type:
+    """The class Ollama, imported here and not above: the parent, which names this module, needs none of it, and a worker should not pay
+    3 MB for ssl, which urllib.request loads where it can. Hidden from it, it is there when a connection asks for TLS."""
+    hidden = "ssl" not in sys.modules
+    if hidden:
+        sys.modules["ssl"] = None
+    from hermes.workers.ollama import Ollama
+    if hidden:
+        del sys.modules["ssl"]
+    return Ollama

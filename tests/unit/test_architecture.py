@@ -97,11 +97,25 @@ def test_no_cycle() -> None:
         visit(module, ())
 
 
+def loaded(code: str) -> set[str]:
+    """What a fresh interpreter without site-packages has loaded after `code`."""
+    script = f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-I", "-S", "-c", script], capture_output=True, text=True, timeout=60, check=True, cwd=os.sep)
+    return set(run.stdout.split())
+
+
 def test_what_a_worker_loads() -> None:
-    code = (f"import sys; sys.path.insert(0, {str(ROOT)!r}); import hermes.workers.worker; "
-            "print(*sorted(name for name in sys.modules if name.partition('.')[0] == 'hermes'))")
-    run = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, timeout=60, check=True, cwd=os.sep)
-    assert set(run.stdout.split()) == WORKER
+    modules = loaded("import hermes.workers.worker as worker; worker._lean_ollama()")
+    assert {name for name in modules if name.partition(".")[0] == "hermes"} == WORKER
+    assert "ssl" not in modules and "dataclasses" not in modules, "a worker's memory"
+
+
+def test_ssl_is_there_when_a_worker_asks_for_it() -> None:
+    assert "ssl" in loaded("import hermes.workers.worker as worker; worker._lean_ollama(); import ssl; ssl.create_default_context()")
+
+
+def test_the_parent_does_not_load_what_only_workers_need() -> None:
+    assert not loaded("import hermes.application") & {"hermes.workers.ollama", "urllib.request", "http.cookiejar"}
 
 
 @pytest.mark.parametrize("module", TREES)
