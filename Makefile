@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test unit demo serve pyz image clean
+.PHONY: help test unit bench demo serve pyz image clean
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
@@ -20,6 +20,9 @@ $(VENV)/ready:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pytest coverage
 	touch $@
+
+bench:           ## what Hermes costs, beside the upstream alone and nginx; about eight minutes on a quiet machine
+	$(PYTHON) -m tests.bench
 
 demo:            ## Hermes in front of a stand-in Ollama, on free ports
 	$(PYTHON) -m hermes demo

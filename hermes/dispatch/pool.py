@@ -15,7 +15,7 @@ from hermes.dispatch.bell import GONE, Bell
 from hermes.errors import ClientGone, HermesError, PoolDown, QueueFull, QueueTimeout
 from hermes.workers.child import Child
 
-Clock = Callable[[], float]
+BRIEF = 0.2                 # seconds a ticket waits for a lock before it waits for a bell and watches its client
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,15 +38,46 @@ class PoolSnapshot:
 
 
 class Ticket:
-    """One place in the backlog. `child` or `error` is set under the pool's lock before the bell rings."""
+    """One place in the backlog. `child` or `error` is set under the pool's lock before `ring`.
 
-    __slots__ = ("bell", "since", "child", "error")
+    Who waits briefly waits for a lock: making, ringing and closing a bell are system calls, each of which hands the interpreter to
+    another thread, and under load most waits are brief. Who waits longer waits for a bell, and for his client's leaving.
+    """
+
+    __slots__ = ("since", "child", "error", "_bell", "_rung")
 
     def __init__(self, since: float):
-        self.bell = Bell()
         self.since = since
         self.child: Child | None = None
         self.error: HermesError | None = None
+        self._bell: Bell | None = None
+        self._rung = threading.Lock()
+        self._rung.acquire()
+
+    def ring(self) -> None:
+        """Any thread, once. First the lock, then the bell: whoever makes a bell looks at the lock again before he waits for it."""
+        self._rung.release()
+        if bell := self._bell:
+            bell.ring()
+
+    def wait(self, client, patience: float) -> tuple[bool, bool]:
+        """Wait `patience` seconds at most: whether it has been rung, and whether the client has gone."""
+        poll = select.poll()
+        poll.register(client, GONE)
+        if self._rung.acquire(timeout=min(BRIEF, patience)):
+            return True, bool(poll.poll(0))
+        bell = Bell()
+        try:
+            self._bell = bell
+            if self._rung.acquire(blocking=False):
+                return True, bool(poll.poll(0))
+            poll.register(bell, select.POLLIN)
+            left = patience - BRIEF
+            ready = dict(poll.poll(None if left == float("inf") else max(0.0, left) * 1000))
+            return bell.fileno() in ready, client.fileno() in ready
+        finally:
+            self._bell = None
+            bell.close()
 
 
 class Pool:
@@ -89,10 +120,7 @@ class Pool:
                                 retry_after=self._estimate())
             ticket = Ticket(time.monotonic())
             self._backlog.push(ticket)
-        try:
-            return self._await(ticket, client, patience)
-        finally:
-            ticket.bell.close()
+        return self._await(ticket, client, patience)
 
     def release(self, child: Child, *, reusable: bool, answered: bool = False, took: float | None = None) -> None:
         """The lease is over. A worker that is not reusable has been given up by the caller, who closes its pipe himself."""
@@ -113,21 +141,17 @@ class Pool:
             self._wake()
 
     def _await(self, ticket: Ticket, client, patience: float) -> Child:
-        poll = select.poll()
-        poll.register(ticket.bell, select.POLLIN)
-        poll.register(client, GONE)
-        ready = dict(poll.poll(None if patience == float("inf") else patience * 1000))
-        rung = ticket.bell.fileno() in ready
-        with self._lock:
-            waiting = self._backlog.remove(ticket)
-            self._note_quiet()
-        if not rung and not waiting:
-            rung = not ready                # matched at the very moment its time ran out: serve it
-        if rung and ticket.child is not None and client.fileno() not in ready:
+        rung, gone = ticket.wait(client, patience)
+        if not rung:
+            with self._lock:
+                # Matched at the very moment its time ran out: it has a child, and is served.
+                self._backlog.remove(ticket)
+                self._note_quiet()
+        if ticket.child is not None and not gone:
             return ticket.child
         if ticket.child is not None:
             self.release(ticket.child, reusable=True)
-        if client.fileno() in ready:
+        if gone:
             raise ClientGone
         if ticket.error:
             raise ticket.error.with_traceback(None)
@@ -262,4 +286,4 @@ class Pool:
     @staticmethod
     def _ring(tickets: list[Ticket]) -> None:
         for ticket in tickets:
-            ticket.bell.ring()
+            ticket.ring()

@@ -44,7 +44,7 @@ def tags(x: Exchange) -> None:
             "details": model.details() | {"context_length": model.trained_context, "embedding_length": model.embedding},
             "capabilities": list(model.capabilities),
         }
-        for name, model in x.house.library.newest_first()
+        for name, model in x.house.shelf.newest_first()
     ]})
 
 
@@ -95,7 +95,7 @@ def copy(x: Exchange) -> None:
     _valid(fields, "source")
     destination = _valid(fields, "destination")
     _, found = x.installed(fields["source"], 'model "%s" not found')
-    _change(x, lambda: x.house.library.install(destination.short, found))
+    _change(x, lambda: x.house.shelf.install(destination.short, found))
 
 
 def _valid(fields: dict[str, Any], field: str) -> Name:
@@ -112,7 +112,7 @@ def delete(x: Exchange) -> None:
     if not sent:
         raise ApiError(400, "model is required")
     name, _ = x.installed(sent, "model '%s' not found")
-    _change(x, lambda: x.house.library.remove(name.short))
+    _change(x, lambda: x.house.shelf.remove(name.short))
 
 
 def _change(x: Exchange, change: Callable[[], None]) -> None:
@@ -124,7 +124,7 @@ def _change(x: Exchange, change: Callable[[], None]) -> None:
 
 def models(x: Exchange) -> None:
     """GET /v1/models."""
-    listed = [_listed(name, model) for name, model in x.house.library.newest_first()]
+    listed = [_listed(name, model) for name, model in x.house.shelf.newest_first()]
     x.json({"object": "list", "data": listed or None})
 
 
@@ -186,7 +186,7 @@ def _progress(x: Exchange, name: str) -> Iterator[dict[str, object]]:
     yield {"status": "verifying sha256 digest"}
     yield {"status": "writing manifest"}
     with house.ledger.changed:
-        if not house.library.find(name):
-            house.library.install(name)
+        if not house.shelf.find(name):
+            house.shelf.install(name)
         house.ledger.changed.notify_all()
     yield {"status": "success"}

@@ -39,7 +39,7 @@ class House:
     """What every exchange shares."""
 
     ledger: Ledger
-    library: Library
+    shelf: Library
     scheduler: Scheduler
     tokens: int
     load_time: float
@@ -82,7 +82,7 @@ class Exchange:
             raise ApiError(400, "invalid model name")
         if name.cloud:
             raise ApiError(403, "ollama cloud is disabled: remote model is unavailable", native=True)
-        model = self.house.library.find(name.short)
+        model = self.house.shelf.find(name.short)
         if model is None:
             raise ApiError(404, unknown.replace("%s", sent))
         return name, model

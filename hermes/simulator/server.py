@@ -79,8 +79,8 @@ class Simulator:
         self._pace = Pace(None, token_interval, prompt_time)
         capacity = Capacity(parallel, max_queue, max_loaded, memory, keep_alive)
         self._scheduler = Scheduler(capacity, self._ledger.changed)
-        self._library = Library(default_models() if models is None else tuple(models))
-        self._house = House(self._ledger, self._library, self._scheduler, tokens, load_time, pull_steps, pull_interval)
+        self._shelf = Library(default_models() if models is None else tuple(models))
+        self._house = House(self._ledger, self._shelf, self._scheduler, tokens, load_time, pull_steps, pull_interval)
         self._listener: _Listener | None = None
 
     def start(self) -> None:
@@ -198,12 +198,12 @@ class Simulator:
     def install(self, name: str) -> None:
         """Makes a model installed, as a pull would."""
         with self._ledger.changed:
-            self._library.install(canonical(name))
+            self._shelf.install(canonical(name))
 
     def remove(self, name: str) -> None:
         """Makes a model not installed; a runner of it lives on."""
         with self._ledger.changed:
-            self._library.remove(canonical(name))
+            self._shelf.remove(canonical(name))
 
     def wait_for(self, predicate: Callable[[], object], timeout: float = 5.0) -> bool:
         """Waits until the predicate holds, which is asked again at every change of state. False if it took too long."""
