@@ -4,18 +4,15 @@ Decide under the lock, act outside it: `_match` pairs idle workers with tickets 
 read, written, closed or rung while the lock is held.
 """
 
-import select
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from hermes.dispatch.backlog import Backlog
-from hermes.dispatch.bell import GONE, Bell
+from hermes.dispatch.ticket import Ticket
 from hermes.errors import ClientGone, HermesError, PoolDown, QueueFull, QueueTimeout
 from hermes.workers.child import Child
-
-BRIEF = 0.2                 # seconds a ticket waits for a lock before it waits for a bell and watches its client
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,49 +32,6 @@ class PoolSnapshot:
     closed: str | None          # why it is closed, or None
     pids: tuple[int, ...]
     idle_since: float | None    # monotonic time since when nothing has been running or waiting
-
-
-class Ticket:
-    """One place in the backlog. `child` or `error` is set under the pool's lock before `ring`.
-
-    Who waits briefly waits for a lock: making, ringing and closing a bell are system calls, each of which hands the interpreter to
-    another thread, and under load most waits are brief. Who waits longer waits for a bell, and for his client's leaving.
-    """
-
-    __slots__ = ("since", "child", "error", "_bell", "_rung")
-
-    def __init__(self, since: float):
-        self.since = since
-        self.child: Child | None = None
-        self.error: HermesError | None = None
-        self._bell: Bell | None = None
-        self._rung = threading.Lock()
-        self._rung.acquire()
-
-    def ring(self) -> None:
-        """Any thread, once. First the lock, then the bell: whoever makes a bell looks at the lock again before he waits for it."""
-        self._rung.release()
-        if bell := self._bell:
-            bell.ring()
-
-    def wait(self, client, patience: float) -> tuple[bool, bool]:
-        """Wait `patience` seconds at most: whether it has been rung, and whether the client has gone."""
-        poll = select.poll()
-        poll.register(client, GONE)
-        if self._rung.acquire(timeout=min(BRIEF, patience)):
-            return True, bool(poll.poll(0))
-        bell = Bell()
-        try:
-            self._bell = bell
-            if self._rung.acquire(blocking=False):
-                return True, bool(poll.poll(0))
-            poll.register(bell, select.POLLIN)
-            left = patience - BRIEF
-            ready = dict(poll.poll(None if left == float("inf") else max(0.0, left) * 1000))
-            return bell.fileno() in ready, client.fileno() in ready
-        finally:
-            self._bell = None
-            bell.close()
 
 
 class Pool:
