@@ -80,6 +80,8 @@ class Lease:
             if not self._frames:
                 self._receive()
             frames = self._take()
+            if len(frames) == 1 and frames[0][0] == Kind.DATA:
+                return frames[0][1]         # a token at leisure
             if any(kind in (Kind.END, Kind.FAILURE) for kind, _ in frames[:-1]):
                 self._child.kill()
                 self._lost("the worker spoke on after its last word and was killed")
@@ -123,10 +125,9 @@ class Lease:
         if not ready:
             self._child.kill()
             self._lost("the worker hung and was killed")
-        for fd, _ in ready:
-            if fd == self._client_fd:
-                self._cancel()
-                raise ClientGone
+        if len(ready) > 1 or ready[0][0] == self._client_fd:
+            self._cancel()
+            raise ClientGone
         try:
             self._frames += self._child.receive()
         except (EOFError, OSError):

@@ -23,11 +23,11 @@ class LastRecord:
         self._line_end = b"\n\r\n" if coded else b"\n"
         self._parts: list[bytes] = []
         self._size = 0
-        self._at_line_start = True
+        self.at_line_start = True
 
     def note(self, data: bytes) -> None:
         """Once for each read. Raises UpstreamBroken on an endless line."""
-        if self._at_line_start and len(data) > BLANK:
+        if self.at_line_start and len(data) > BLANK:
             self._parts, self._size = [data], len(data)
         else:
             self._parts.append(data)
@@ -36,7 +36,7 @@ class LastRecord:
                 self._compact()
             if self._size > LINE_MAX:
                 raise UpstreamBroken("Ollama's answer has a line of more than 16 MiB")
-        self._at_line_start = data.endswith(self._line_end)
+        self.at_line_start = data.endswith(self._line_end)
 
     def _compact(self) -> None:
         """Pieces that do not end where lines end: forget all lines but the last."""

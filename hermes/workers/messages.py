@@ -147,6 +147,10 @@ class FrameReader:
 
     def feed(self, data: bytes) -> list[tuple[int, bytes]]:
         """The frames that `data` completes, as (kind, payload). Raises ProtocolError."""
+        if not self._have and len(data) >= _HEADER.size:
+            kind, length = _HEADER.unpack_from(data)
+            if length == len(data) - _HEADER.size and 1 <= kind <= 7 and length <= self._longest:
+                return [(kind, data[_HEADER.size:])]        # exactly one frame: what nearly every read returns
         self._parts.append(data)
         self._have += len(data)
         if self._have < self._need:

@@ -17,14 +17,14 @@ READ = 64 * 1024
 
 
 class Reply:
-    """One answer. `last`: the connection cannot carry another request after it.
+    """One answer. `last`: the connection cannot carry another request after it. `sock` is where its body comes from.
 
     `framing` is "chunked", "length" or "close" (RFC 9112 §6.3). Raises UpstreamBroken on a malformed head, EOFError when the
     connection ended before the first byte.
     """
 
     def __init__(self, sock, method: str):
-        self._sock = sock
+        self.sock = sock
         self._method = method
         self.fresh = True               # nothing has come yet
         self.status = 0
@@ -42,7 +42,7 @@ class Reply:
             if max(end, len(buffer) if end < 0 else 0) > _HEAD_MAX:
                 raise UpstreamBroken("the head of Ollama's answer is too large")
             if end < 0:
-                data = self._sock.recv(READ)
+                data = self.sock.recv(READ)
                 if not data:
                     if self.fresh:
                         raise EOFError
@@ -94,4 +94,4 @@ class Reply:
         if self.first:
             data, self.first = self.first, b""
             return data
-        return self._sock.recv(READ)
+        return self.sock.recv(READ)

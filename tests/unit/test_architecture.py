@@ -18,7 +18,7 @@ RANKS = {"hermes": 0, "hermes.errors": 1, "hermes.names": 1, "hermes.config": 1,
 STRANGERS = [("hermes.frontend.router", "hermes.dispatch.dispatcher"), ("hermes.frontend.router", "hermes.workers.supervisor"),
              ("hermes.dispatch.dispatcher", "hermes.workers.supervisor")]
 WORKER = {"hermes", "hermes.errors", "hermes.workers",
-          *("hermes.workers." + name for name in ("messages", "chunks", "endings", "watch", "reply", "connection", "ollama", "worker"))}
+          *("hermes.workers." + name for name in ("messages", "chunks", "endings", "watch", "reply", "connection", "ollama", "relay", "worker"))}
 
 
 def module_name(path: Path) -> str:
@@ -115,7 +115,7 @@ def test_ssl_is_there_when_a_worker_asks_for_it() -> None:
 
 
 def test_the_parent_does_not_load_what_only_workers_need() -> None:
-    assert not loaded("import hermes.application") & {"hermes.workers.ollama", "urllib.request", "http.cookiejar"}
+    assert not loaded("import hermes.application") & {"hermes.workers.ollama", "hermes.workers.relay", "urllib.request", "http.cookiejar"}
 
 
 @pytest.mark.parametrize("module", TREES)

@@ -1,0 +1,110 @@
+"""Token by token or many at a time, cut or whole: the same bytes leave, and the same verdict."""
+
+import random
+
+import pytest
+
+from hermes.errors import UpstreamError
+from hermes.workers.chunks import chunk
+from hermes.workers.messages import Failure, FrameReader, Head, Job, Kind, unpack
+from hermes.workers.relay import BURST, Relay, plain_size
+from hermes.workers.reply import Reply
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
+LINES = [b'{"response":"%d","done":false}\n' % number for number in range(6)]
+LAST = b'{"response":"","done":true,"prompt_eval_count":3,"eval_count":6}\n'
+BODY = b"".join(map(chunk, LINES)) + chunk(LAST) + b"0\r\n\r\n"
+
+
+class Scripted:
+    """A socket and its watch: each read as written down, `waited` seconds after it was asked for."""
+
+    def __init__(self, reads: list[bytes], waited: float):
+        self._reads = list(reads)
+        self._waited = waited
+        self.asked = 0.0
+
+    def recv(self, _: int) -> bytes:
+        import time
+        self.asked = time.monotonic() - self._waited
+        return self._reads.pop(0) if self._reads else b""
+
+    def phase(self, *_: object, **__: object) -> None:
+        pass
+
+
+def relayed(reads: list[bytes], waited: float = 1.0, ending: str = "done") -> tuple[bytes, object, int]:
+    """What a client gets, what is said of it, and how many frames it took."""
+    scripted, sent = Scripted([HEAD, *reads], waited), []
+    reply = Reply(scripted, "POST")
+    reply.begin()
+    closing = Relay(Job("http://x", "POST", "/api/generate", ending=ending), reply, scripted, sent.append).run()
+    frames = FrameReader().feed(b"".join([*sent, closing]))
+    assert isinstance(unpack(*frames[0]), Head)
+    return b"".join(data for kind, data in frames if kind == Kind.DATA), unpack(*frames[-1]), len(frames)
+
+
+@pytest.mark.parametrize("waited", [1.0, 0.0])
+def test_each_token_leaves_as_it_came(waited: float) -> None:
+    data, end, frames = relayed([*map(chunk, LINES), chunk(LAST), b"0\r\n\r\n"], waited)
+    assert data == BODY[:-5] and end.output_tokens == 6
+    assert frames == len(LINES) + 3
+
+
+@pytest.mark.parametrize("waited", [1.0, BURST / 100])
+@pytest.mark.parametrize("seed", range(60))
+def test_any_cut_of_the_bytes_gives_the_same_answer(seed: int, waited: float) -> None:
+    dice, reads, at = random.Random(seed), [], 0
+    while at < len(BODY):
+        size = dice.choice((1, 2, 7, 37, 38, 39, 200))
+        reads.append(BODY[at:at + size])
+        at += size
+    data, end, _ = relayed(reads, waited)
+    assert data == BODY[:-5] and end.output_tokens == 6
+
+
+@pytest.mark.parametrize("waited", [1.0, 0.0])
+@pytest.mark.parametrize("reads", [[chunk(LINES[0]), b"0\r\n\r\n"], [chunk(LINES[0]), chunk(b'{"error":"x"}\n'), b"0\r\n\r\n"]])
+def test_a_stream_without_its_last_record_has_failed(reads: list[bytes], waited: float) -> None:
+    _, failure, _ = relayed(reads, waited)
+    assert isinstance(failure, Failure) and failure.told is (len(reads) == 3)
+
+
+@pytest.mark.parametrize("bad", [b"0x5\r\n{}\r\r\n\r\n", b"+5\r\n{}\r\r\n\r\n", b"1_0\r\n" + b"x" * 15 + b"\n\r\n", b"2\r\n{}\r\n\n\r\n", b" a\r\n123456789\n\r\n"])
+def test_a_malformed_chunk_is_no_token(bad: bytes) -> None:
+    with pytest.raises(UpstreamError):
+        relayed([chunk(LINES[0]), bad, chunk(LAST), b"0\r\n\r\n"])
+
+
+def test_an_extension_is_dropped_and_a_cut_is_told() -> None:
+    token = chunk(LINES[1])
+    data, _, _ = relayed([chunk(LINES[0]), token.replace(b"\r\n", b";a\r\n", 1), chunk(LAST), b"0\r\n\r\n"])
+    assert data == chunk(LINES[0]) + token + chunk(LAST)
+    with pytest.raises(EOFError):
+        relayed([chunk(LINES[0]), chunk(LINES[1])])
+
+
+def test_blank_lines_replace_no_record() -> None:
+    data, end, _ = relayed([chunk(LINES[0]), chunk(LAST), chunk(b"\n"), b"0\r\n\r\n"])
+    assert end.output_tokens == 6 and data.endswith(chunk(b"\n"))
+
+
+@pytest.mark.parametrize("cuts", [[5], [20], [5, 20], [len(LAST) - 1]])
+def test_a_record_in_several_chunks_is_read_whole(cuts: list[int]) -> None:
+    bounds = [0, *cuts, len(LAST)]
+    last = [chunk(LAST[a:b]) for a, b in zip(bounds, bounds[1:])]
+    _, end, _ = relayed([chunk(LINES[0]), *last, b"0\r\n\r\n"])
+    assert end.output_tokens == 6
+    halves = [chunk(LINES[0][:9]), chunk(LINES[0][9:])]
+    assert relayed([*halves, chunk(LAST), b"0\r\n\r\n"])[1].output_tokens == 6
+
+
+def test_openai_stream_of_events() -> None:
+    events = [chunk(b'data: {"choices":[]}\n\n'), chunk(b"data: [DONE]\n\n")]
+    assert not isinstance(relayed([*events, b"0\r\n\r\n"], ending="[DONE]")[1], Failure)
+    assert isinstance(relayed([events[0], b"0\r\n\r\n"], ending="[DONE]")[1], Failure)
+
+
+@pytest.mark.parametrize(("line", "size"), [(b"a", 10), (b"FF", 255), (b"0", -1), (b"00", -1), (b"", -1), (b"1_0", -1), (b"+1", -1), (b"1;x", -1), (b" 1", -1)])
+def test_plain_size(line: bytes, size: int) -> None:
+    assert plain_size(line) == size
