@@ -45,6 +45,8 @@ class ServerSettings:
     body_timeout: float
     keepalive_timeout: float
     send_timeout: float
+    heartbeat: float  # math.inf where the file says "off", as below
+    heartbeat_plain: float
 
     @property
     def listen(self) -> str:

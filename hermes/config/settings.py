@@ -70,6 +70,8 @@ SETTINGS: tuple[Setting, ...] = (
     _time("server", "body_timeout", "60s", "How long a client may take to send a whole request body."),
     _time("server", "keepalive_timeout", "75s", "How long a connection may idle between two requests."),
     _time("server", "send_timeout", "30s", "How long one write may wait for a client that does not read."),
+    Setting("server", "heartbeat", "duration or off", '"15s"', "After how long a waiting stream shows signs of life.", SHORTEST, LONGEST),
+    Setting("server", "heartbeat_plain", "duration or off", '"off"', "The same for an answer that is not streamed.", SHORTEST, LONGEST),
     Setting("ollama", "url", "url", '"http://127.0.0.1:11434"', "Where Ollama is.", fallback="OLLAMA_HOST"),
     _time("ollama", "connect_timeout", "2s", "How long one attempt to connect to Ollama may take."),
     _limit("first_byte_timeout", "10m", "How long Ollama may take to begin an answer; a load is part of it."),

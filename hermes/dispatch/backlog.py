@@ -34,6 +34,10 @@ class Backlog(Generic[T]):
     def oldest(self) -> T | None:
         return next(iter(self._waiting), None)
 
+    def position(self, ticket: T) -> int:
+        """1 = next; 0 = it does not wait. Takes longer the more wait; asked for once in a heartbeat."""
+        return next((place for place, other in enumerate(self._waiting, 1) if other is ticket), 0)
+
     def clear(self) -> list[T]:
         """Everybody, in order; then nobody waits."""
         waiting = list(self._waiting)

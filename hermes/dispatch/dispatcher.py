@@ -1,16 +1,12 @@
-"""Job → lease: which pool, how often, under whose patience. Called by handler threads.
-
-The one retry above the worker: a worker that died before its answer's head was sent on has cost the client nothing, so the job goes
-to another one, once if Ollama may have seen it, and as often as it takes within the queue's patience if it cannot have.
-"""
+"""Job → lease: which pool, under whose patience. Called by handler threads."""
 
 import json
-import time
 from typing import NamedTuple
 
 from hermes.dispatch.lease import Lease
+from hermes.dispatch.pending import Pending
 from hermes.dispatch.registry import Place, Registry
-from hermes.errors import BadRequest, HermesError, ModelNotFound, QueueTimeout, UpstreamError, WorkerLost
+from hermes.errors import BadRequest, ModelNotFound, UpstreamError
 from hermes.names import canonical
 from hermes.workers.messages import Job, Timeouts
 
@@ -46,36 +42,13 @@ class Dispatcher:
         """Does Ollama know the model by another name than the client does?"""
         return canonical(name) != canonical(place.model)
 
+    def admit(self, place: Place, job: Job, client) -> Pending:
+        """Take a job in. `client` has a fileno() that shows when he leaves. Raises QueueFull, PoolDown."""
+        return Pending(place, job, client)
+
     def open(self, place: Place, job: Job, client) -> Lease:
-        """Wait for a worker, hand the job over, wait for the answer's head. `client` has a fileno() that shows when he leaves.
-
-        Raises QueueFull, QueueTimeout, PoolDown, UpstreamError, ClientGone.
-        """
-        arrived = time.monotonic()
-        second_chance = True
-        while True:
-            left = max(0.0, place.patience - (time.monotonic() - arrived))
-            lease = Lease(place.pool, self._hire(place, client, left, arrived), client)
-            lease.queued = time.monotonic() - arrived
-            try:
-                lease.begin(job)
-                return lease
-            except WorkerLost as lost:
-                if lost.started and not second_chance:
-                    raise
-                if not lost.started and time.monotonic() - arrived > place.patience:
-                    raise QueueTimeout(f"no worker of model '{place.pool.name}' could take the request") from None
-                second_chance = second_chance and not lost.started
-            except BaseException:
-                lease.close()
-                raise
-
-    def _hire(self, place: Place, client, patience: float, arrived: float):
-        try:
-            return place.pool.hire(client, patience)
-        except HermesError as error:
-            error.waited = time.monotonic() - arrived
-            raise
+        """Take a job in and wait for the head of its answer. Raises QueueFull, QueueTimeout, PoolDown, UpstreamError, ClientGone."""
+        return self.admit(place, job, client).wait()
 
     def ask(self, method: str, path: str, client, body: bytes = b"", place: Place | None = None) -> tuple[int, bytes]:
         """A call whose answer Hermes reads itself: status and body. By default through the control pool."""

@@ -3,13 +3,14 @@
 Runs in the handler thread of the job's client. It waits for the worker and for the client in one poll: a client that leaves
 cancels the job in every phase, and a worker that says nothing past its own deadlines is killed.
 
-    begin ──HEAD──▶ read … read ──END──▶ read returns b""     the worker goes back to its pool
+    begin, wait ──HEAD──▶ read … read ──END──▶ read returns b""     the worker goes back to its pool
       │               │
       └───────────────┴── FAILURE: the error is raised         the worker goes back as well
                       └── client gone, close(): CANCEL, a second's grace, then back, or SIGKILL
                       └── end of file, rubbish, silence: WorkerLost; the worker is given up
 """
 
+import math
 import select
 import time
 
@@ -26,7 +27,7 @@ HAND_OVER = 10.0            # seconds for a worker to take its job off the pipe
 
 
 class Lease:
-    """Use it as a context manager, or call `close`. `head` is set by `begin`, `end` by the last `read`."""
+    """Use it as a context manager, or call `close`. `head` is set by `wait`, `end` by the last `read`."""
 
     def __init__(self, pool: Pool, child: Child, client):
         self.head: Head | None = None
@@ -39,14 +40,13 @@ class Lease:
         self._began = time.monotonic()
         self._frames: list[tuple[int, bytes]] = []
         self._failure: HermesError | None = None
-        self._silence = self._last = float("inf")
-        self._idle = 0.0
+        self._last = self._silent_until = self._silence = math.inf
         self._poll = select.poll()
         self._poll.register(child.fd, select.POLLIN)
         self._poll.register(self._client_fd, GONE)
 
-    def begin(self, job: Job) -> Head:
-        """Hand the job over and wait for the head of the answer. Raises UpstreamError (WorkerLost among them), ClientGone."""
+    def begin(self, job: Job) -> None:
+        """Hand the job over. Raises WorkerLost."""
         try:
             self._child.send_job(job, self._began + HAND_OVER)
         except OSError as error:
@@ -54,12 +54,16 @@ class Lease:
             self._give_up()
             raise WorkerLost(f"the worker was lost before it had the request ({type(error).__name__})", started=False) from None
         times = job.timeouts
-        self._idle = times.idle
         self._last = self._began + times.total + HUNG_MARGIN
-        self._silence = 3 * times.connect + times.first_byte + HUNG_MARGIN
+        self._silent_until = self._began + 3 * times.connect + times.first_byte + HUNG_MARGIN
+        self._silence = times.idle + HUNG_MARGIN
+
+    def wait(self, until: float = math.inf) -> Head | None:
+        """The head of the answer; None = it has not come at the monotonic time `until`. Raises UpstreamError, ClientGone."""
         while self.head is None:
             if not self._frames:
-                self._receive()
+                if not self._receive(until):
+                    return None
             elif self._frames[0][0] == Kind.HEAD:
                 self.head = self._unpack(*self._frames.pop(0))
             elif self._frames[0][0] == Kind.FAILURE:
@@ -67,7 +71,6 @@ class Lease:
             else:
                 self._child.kill()
                 self._lost("the worker answered without a head")
-        self._silence = self._idle + HUNG_MARGIN
         return self.head
 
     def read(self) -> bytes:
@@ -118,10 +121,14 @@ class Lease:
         self._hand_back(answered=self.ended)
         return False
 
-    def _receive(self) -> None:
-        """Wait for the worker or the client, whichever moves first; then read once."""
-        patience = min(self._silence, self._last - time.monotonic())
-        ready = self._poll.poll(None if patience == float("inf") else max(0.0, min(patience * 1000, 1 << 30)))
+    def _receive(self, until: float = math.inf) -> bool:
+        """Wait for the worker or the client, whichever moves first; then read once. False: neither has moved at `until`."""
+        now = time.monotonic()
+        hung = min(self._last, self._silent_until if self.head is None else now + self._silence)
+        end = min(hung, until)
+        ready = self._poll.poll(None if end == math.inf else max(0.0, min((end - now) * 1000, 1 << 30)))
+        if not ready and end < hung:
+            return False
         if not ready:
             self._child.kill()
             self._lost("the worker hung and was killed")
@@ -135,6 +142,7 @@ class Lease:
         except ProtocolError:
             self._child.kill()
             self._lost("the worker spoke gibberish and was killed")
+        return True
 
     def _unpack(self, kind: int, payload: bytes) -> Head | End | Failure:
         try:

@@ -4,6 +4,7 @@ Decide under the lock, act outside it: `_match` pairs idle workers with tickets 
 read, written, closed or rung while the lock is held.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -35,7 +36,7 @@ class PoolSnapshot:
 
 
 class Pool:
-    """`hire` and `release` are for handler threads; offer, discard, surplus, close, reopen for the supervisor."""
+    """`enter`, `wait`, `leave` and `release` are for handler threads; offer, discard, surplus, close, reopen for the supervisor."""
 
     def __init__(self, name: str, model: str, size: int, limit: int, wake: Callable[[], None] = lambda: None):
         self.name = name
@@ -58,23 +59,60 @@ class Pool:
 
     # -- handler threads -------------------------------------------------------------------------------------------
 
-    def hire(self, client, patience: float) -> Child:
-        """An idle worker, now or within `patience` seconds; its pipe belongs to the caller until `release`.
-
-        Raises QueueFull, QueueTimeout, PoolDown, ClientGone, or what `refuse` was given.
-        """
+    def enter(self, patience: float) -> Ticket:
+        """A ticket that has its worker already, or that waits for one up to `patience` seconds. Raises QueueFull, PoolDown, or what
+        `refuse` was given. The pipe of a ticket's worker belongs to whoever holds the ticket, until `release`."""
+        now = time.monotonic()
+        ticket = Ticket(now, now + patience)
         with self._lock:
             self._check_open()
             if self._idle and not self._backlog:
-                child = self._idle.pop()
-                self._leased.add(child)
-                return child
-            if len(self._backlog) >= self._backlog.limit:
+                ticket.child = self._idle.pop()
+                self._leased.add(ticket.child)
+            elif not self._backlog.push(ticket):
                 raise QueueFull(f"server busy, please try again. The queue of {self.label} is full ({self._backlog.limit} waiting)",
                                 retry_after=self._estimate())
-            ticket = Ticket(time.monotonic())
-            self._backlog.push(ticket)
-        return self._await(ticket, client, patience)
+        return ticket
+
+    def wait(self, ticket: Ticket, client, until: float = math.inf) -> Child | None:
+        """The ticket's worker; None = it still waits at the monotonic time `until`. Raises QueueTimeout, PoolDown, ClientGone, or what
+        `refuse` was given; then the ticket is void."""
+        if ticket.child is not None:
+            return ticket.child
+        end = min(until, ticket.deadline)
+        rung, gone = ticket.wait(client, max(0.0, end - time.monotonic()))
+        if gone or not rung and end == ticket.deadline:
+            with self._lock:
+                # Matched at the very moment its time ran out: it has a child, and is served.
+                self._backlog.remove(ticket)
+                self._note_quiet()
+        if gone:
+            self._give_back(ticket)
+            raise ClientGone
+        if ticket.child is not None:
+            return ticket.child
+        if ticket.error:
+            raise ticket.error.with_traceback(None)
+        if end < ticket.deadline:
+            return None
+        raise QueueTimeout(f"waited {ticket.deadline - ticket.since:.3g} s for {self.label} without getting a turn")
+
+    def leave(self, ticket: Ticket) -> None:
+        """The client needs no turn any more. Its worker, if it has one by now, goes back unused."""
+        with self._lock:
+            self._backlog.remove(ticket)
+            self._note_quiet()
+        self._give_back(ticket)
+
+    def _give_back(self, ticket: Ticket) -> None:
+        child, ticket.child = ticket.child, None
+        if child is not None:
+            self.release(child, reusable=True)
+
+    def position(self, ticket: Ticket) -> tuple[int, int]:
+        """Its place among those who wait, 1 = next, 0 = it waits no more; and how many wait."""
+        with self._lock:
+            return self._backlog.position(ticket), len(self._backlog)
 
     def release(self, child: Child, *, reusable: bool, answered: bool = False, took: float | None = None) -> None:
         """The lease is over. A worker that is not reusable has been given up by the caller, who closes its pipe himself."""
@@ -93,23 +131,6 @@ class Pool:
         self._ring(rung)
         if surplus:
             self._wake()
-
-    def _await(self, ticket: Ticket, client, patience: float) -> Child:
-        rung, gone = ticket.wait(client, patience)
-        if not rung:
-            with self._lock:
-                # Matched at the very moment its time ran out: it has a child, and is served.
-                self._backlog.remove(ticket)
-                self._note_quiet()
-        if ticket.child is not None and not gone:
-            return ticket.child
-        if ticket.child is not None:
-            self.release(ticket.child, reusable=True)
-        if gone:
-            raise ClientGone
-        if ticket.error:
-            raise ticket.error.with_traceback(None)
-        raise QueueTimeout(f"waited {patience:.3g} s for {self.label} without getting a turn")
 
     # -- supervisor ------------------------------------------------------------------------------------------------
 

@@ -17,10 +17,12 @@ class Ticket:
     another thread, and under load most waits are brief. Who waits longer waits for a bell, and for his client's leaving.
     """
 
-    __slots__ = ("since", "child", "error", "_bell", "_rung")
+    __slots__ = ("since", "deadline", "child", "error", "_bell", "_rung")
 
-    def __init__(self, since: float):
+    def __init__(self, since: float, deadline: float):
+        """Both monotonic."""
         self.since = since
+        self.deadline = deadline
         self.child: Child | None = None
         self.error: HermesError | None = None
         self._bell: Bell | None = None

@@ -33,6 +33,8 @@ class Limits:
         self.idle = settings.keepalive_timeout
         self.send = settings.send_timeout
         self.max_body = settings.max_body
+        self.heartbeat = settings.heartbeat
+        self.heartbeat_plain = settings.heartbeat_plain
 
 
 class House:
@@ -100,7 +102,7 @@ class ClientConnection:
                 return False
             request = http1.parse_head(head)
             dialect = self._house.router.dialect(request.path)
-            call = Call(request, self)
+            call = Call(request, self, heartbeat=self._limits.heartbeat, heartbeat_plain=self._limits.heartbeat_plain)
             self._keep = request.keep_alive
             answer, route = self._answer(call)
         except HermesError as error:

@@ -1,6 +1,7 @@
 """What passes between a client's connection and an endpoint: the call, and the two kinds of answer."""
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ JSON = "application/json; charset=utf-8"
 @dataclass(slots=True)
 class Call:
     """One request on its way through. `client` has a fileno() that shows when he leaves; `arrived` is monotonic.
-    `model` is what the path named, decoded, or what the endpoint found; `queued` is filled in by the endpoint, in seconds."""
+    `model` is what the path named, decoded, or what the endpoint found; `queued` is filled in by the endpoint, in seconds.
+    `heartbeat`: after how many seconds of waiting a stream shows signs of life; `heartbeat_plain` the same for an answer that is none."""
 
     request: Request
     client: object
@@ -25,6 +27,8 @@ class Call:
     arrived: float = field(default_factory=time.monotonic)
     model: str = ""
     queued: float = 0.0
+    heartbeat: float = math.inf
+    heartbeat_plain: float = math.inf
 
     def wants_sse(self) -> bool:
         return SSE in self.request.headers.get("accept", "").lower()

@@ -4,9 +4,9 @@ from typing import NamedTuple
 
 from hermes.dispatch.dispatcher import Dispatcher
 from hermes.errors import BadRequest, HermesError, ModelNotFound, NotFound
-from hermes.frontend.exchange import Call, Dialect, Streamed, error_line
+from hermes.frontend.exchange import JSON, NDJSON, Call, Dialect, Streamed, error_line
 from hermes.frontend.jsonbody import Member, read_members, replace, text_of
-from hermes.frontend.relay import make_job, relay
+from hermes.frontend.relay import Errand, make_job, relay
 from hermes.frontend.router import Route
 
 
@@ -20,17 +20,25 @@ DIALECT = Dialect("native", error_line, _sse_error)
 
 class Rules(NamedTuple):
     """What differs between routes that name their model in the body: the Go struct that Ollama names in its type errors, what it
-    answers to a missing model (ollama-api.md §2.2), and how a stream must end."""
+    answers to a missing model (ollama-api.md §2.2), how a stream must end, and its content type: "" where nothing is streamed."""
 
     struct: str
     missing: type[HermesError]
     ending: str
+    stream_type: str = ""
+    streams_unasked: bool = False
+
+    def kind(self, stream: object) -> str:
+        """The content type of a good answer to a request whose `stream` says so."""
+        streams = self.streams_unasked if stream is None else stream is True
+        return self.stream_type if streams and self.stream_type else JSON
 
     def no_model(self) -> HermesError:
         return self.missing("model '' not found" if self.missing is NotFound else "model is required")
 
 
-GENERATING = {"/api/generate": Rules("GenerateRequest", NotFound, "done"), "/api/chat": Rules("ChatRequest", BadRequest, "done"),
+GENERATING = {"/api/generate": Rules("GenerateRequest", NotFound, "done", NDJSON, True),
+              "/api/chat": Rules("ChatRequest", BadRequest, "done", NDJSON, True),
               "/api/embed": Rules("EmbedRequest", NotFound, "done"), "/api/embeddings": Rules("EmbeddingRequest", BadRequest, "done")}
 EMBEDDING = ("/api/embed", "/api/embeddings", "/v1/embeddings")
 READING = (("GET", "/api/tags"), ("HEAD", "/api/tags"), ("GET", "/api/ps"), ("GET", "/api/version"), ("HEAD", "/api/version"),
@@ -64,13 +72,14 @@ class Native:
     def read(self, call: Call) -> Streamed:
         """Calls that need no running model never wait behind generation: they have workers of their own."""
         job = make_job(self._dispatcher, call, call.body, "")
-        return relay(self._dispatcher, call, self._dispatcher.registry.control, job, DIALECT)
+        return relay(self._dispatcher, call, Errand(self._dispatcher.registry.control, job, DIALECT))
 
 
 def infer(dispatcher: Dispatcher, call: Call, rules: Rules, dialect: Dialect) -> Streamed:
     """Send a call that names its model in the body to that model's pool."""
     body = call.body
-    member = model_member(read_members(body), rules)
+    members = read_members(body)
+    member = model_member(members, rules)
     call.model = text_of(member.value)
     try:
         place = dispatcher.place(call.model, call.client)
@@ -80,4 +89,5 @@ def infer(dispatcher: Dispatcher, call: Call, rules: Rules, dialect: Dialect) ->
         raise
     if dispatcher.renamed(call.model, place):
         body = replace(body, member, place.model)
-    return relay(dispatcher, call, place, make_job(dispatcher, call, body, rules.ending), dialect)
+    kind = rules.kind(members["stream"].value if "stream" in members else None)
+    return relay(dispatcher, call, Errand(place, make_job(dispatcher, call, body, rules.ending), dialect, kind))

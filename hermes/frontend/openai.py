@@ -5,9 +5,9 @@ import json
 
 from hermes.dispatch.dispatcher import Dispatcher
 from hermes.errors import BadRequest, CallerError, HermesError, NotFound
-from hermes.frontend.exchange import Call, Dialect, Streamed
+from hermes.frontend.exchange import SSE, Call, Dialect, Streamed
 from hermes.frontend.native import Rules, infer
-from hermes.frontend.relay import make_job, relay
+from hermes.frontend.relay import Errand, make_job, relay
 from hermes.frontend.router import Route
 
 _TYPES = {400: "invalid_request_error", 404: "not_found_error"}
@@ -25,8 +25,9 @@ def _sse_error(error: HermesError) -> bytes:
 
 
 DIALECT = Dialect("openai", _error_body, _sse_error)
-GENERATING = {"/v1/chat/completions": Rules("ChatCompletionRequest", BadRequest, "[DONE]"),
-              "/v1/completions": Rules("CompletionRequest", NotFound, "[DONE]"), "/v1/embeddings": Rules("EmbedRequest", BadRequest, "[DONE]")}
+GENERATING = {"/v1/chat/completions": Rules("ChatCompletionRequest", BadRequest, "[DONE]", SSE),
+              "/v1/completions": Rules("CompletionRequest", NotFound, "[DONE]", SSE),
+              "/v1/embeddings": Rules("EmbedRequest", BadRequest, "[DONE]")}
 
 
 class OpenAI:
@@ -44,4 +45,4 @@ class OpenAI:
 
     def read(self, call: Call) -> Streamed:
         job = make_job(self._dispatcher, call, b"", "")
-        return relay(self._dispatcher, call, self._dispatcher.registry.control, job, DIALECT)
+        return relay(self._dispatcher, call, Errand(self._dispatcher.registry.control, job, DIALECT))

@@ -9,11 +9,15 @@ import json
 import secrets
 import time
 from dataclasses import dataclass
+from functools import partial
 
 from hermes.dispatch.dispatcher import Dispatcher
 from hermes.dispatch.lease import Lease
+from hermes.dispatch.pending import Pending
 from hermes.errors import BadRequest, HermesError, UpstreamBroken, UpstreamFailed
-from hermes.frontend.exchange import NDJSON, SSE, Call, Dialect, Response, Streamed, error_line
+from hermes.frontend.exchange import JSON, NDJSON, SSE, Call, Dialect, Response, Streamed, error_line
+from hermes.frontend.heartbeat import Beats, Late
+from hermes.frontend.relay import refusal
 from hermes.frontend.router import Route
 
 _KINDS = {"prompt": (str, "a string"), "messages": (list, "an array"), "system": (str, "a string"), "images": (list, "an array"),
@@ -43,16 +47,37 @@ class Own:
         path, body = to_native(asked, place.model if self._dispatcher.renamed(call.model, place) else call.model)
         job = self._dispatcher.job("POST", path, body=json.dumps(body).encode(), ending="done", decode=True,
                                    headers=(("Content-Type", "application/json"),))
-        lease = self._dispatcher.open(place, job, call.client)
-        call.queued = lease.queued
-        if lease.head.status != 200:
-            return _refused(lease)
-        answer = Answer(call, lease)
-        if not asked.get("stream", False):
-            return _whole(answer)
-        sse = call.wants_sse()
-        headers = (("Content-Type", SSE if sse else NDJSON), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
-        return Streamed(200, Records(answer, sse), "plain", headers=headers, in_band=DIALECT.in_band(SSE if sse else NDJSON))
+        stream = asked.get("stream", False)
+        pending = self._dispatcher.admit(place, job, call.client)
+        lease = pending.wait(call.arrived + (call.heartbeat if stream else call.heartbeat_plain))
+        return _streamed(call, pending, lease) if stream else _plain(call, pending, lease)
+
+
+def _streamed(call: Call, pending: Pending, lease: Lease | None) -> Response | Streamed:
+    """Our records, or Ollama's refusal; if neither has come yet, heartbeats first."""
+    kind = SSE if call.wants_sse() else NDJSON
+    source_of = partial(_records, call, kind)
+    if lease is not None and lease.head.status != 200:
+        return _refused(lease)
+    source = Late(pending, Beats(call.heartbeat, kind), source_of) if lease is None else source_of(lease)
+    headers = (("Content-Type", kind), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
+    return Streamed(200, source, "plain", headers=headers, in_band=DIALECT.in_band(kind))
+
+
+def _records(call: Call, kind: str, lease: Lease) -> "Records":
+    call.queued = lease.queued
+    if lease.head.status != 200:
+        raise refusal(lease)
+    return Records(Answer(call, lease), kind == SSE)
+
+
+def _plain(call: Call, pending: Pending, lease: Lease | None) -> Response | Streamed:
+    """One object; if it is long in coming and that is wished, spaces in front of it."""
+    if lease is None:
+        beats = Beats(call.heartbeat_plain, JSON)
+        return Streamed(200, Late(pending, beats, partial(Whole, call)), "plain", headers=(("Content-Type", JSON),), in_band=DIALECT.error_body)
+    call.queued = lease.queued
+    return _refused(lease) if lease.head.status != 200 else Response(200, _whole(Answer(call, lease)))
 
 
 def _no_constant(name: str) -> None:
@@ -185,7 +210,23 @@ class Records:
         self._answer.lease.close()
 
 
-def _whole(answer: Answer) -> Response:
+class Whole:
+    """The plain form of an answer that has begun with spaces. A Source of one read."""
+
+    def __init__(self, call: Call, lease: Lease):
+        call.queued = lease.queued
+        if lease.head.status != 200:
+            raise refusal(lease)
+        self.ended = False
+        self._answer = Answer(call, lease)
+        self.close = lease.close
+
+    def read(self) -> bytes:
+        self.ended = True
+        return _whole(self._answer)
+
+
+def _whole(answer: Answer) -> bytes:
     """The answer in one object: texts joined, tool calls gathered, the last record's figures."""
     parts: dict[str, list] = {"text": [], "thinking": [], "tool_calls": []}
     role, last = None, {}
@@ -205,18 +246,9 @@ def _whole(answer: Answer) -> Response:
     else:
         tools = {"tool_calls": parts["tool_calls"]} if parts["tool_calls"] else {}
         shape["message"] = {"role": role, "content": "".join(parts["text"]), **thinking, **tools}
-    return Response(200, json.dumps({**shape, **answer.closing(last)}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
+    return json.dumps({**shape, **answer.closing(last)}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
 def _refused(lease: Lease) -> Response:
     """Ollama's own refusal, with its status, in our shape."""
-    with lease:
-        pieces = []
-        while piece := lease.read():
-            pieces.append(piece)
-    try:
-        text = str(json.loads(b"".join(pieces))["error"])
-    except (ValueError, KeyError, TypeError):
-        text = f"Ollama answered with status {lease.head.status}"
-    error = HermesError(text)
-    return Response(lease.head.status, error_line(error))
+    return Response(lease.head.status, error_line(refusal(lease)))

@@ -94,3 +94,8 @@ class FakeChild(Child):
         self.close()
         self.die()
         self.process.close()
+
+
+def hire(pool, client, patience: float):
+    """A worker, now or within `patience` seconds."""
+    return pool.wait(pool.enter(patience), client)

@@ -167,7 +167,7 @@ def test_off_where_it_makes_sense() -> None:
             except ConfigError:
                 continue
             can_be_off.add(setting.key)
-    assert can_be_off == {"first_byte_timeout", "idle_timeout", "total_timeout"}
+    assert can_be_off == {"first_byte_timeout", "idle_timeout", "total_timeout", "heartbeat", "heartbeat_plain"}
     assert 'or "off"' in problem('[ollama]\nidle_timeout = "of"')
 
 

@@ -50,7 +50,7 @@ class Town:
         self.answer: Response | Streamed | Exception = Response(200, b"x")
         self.refusal: HermesError | None = None
         self.closing = False
-        settings = {"head_timeout": LONG, "body_timeout": LONG, "keepalive_timeout": LONG, "send_timeout": LONG, "max_body": 1000, **limits}
+        settings = {"head_timeout": LONG, "body_timeout": LONG, "keepalive_timeout": LONG, "send_timeout": LONG, "heartbeat": LONG, "heartbeat_plain": LONG, "max_body": 1000, **limits}
         routes = [Route(method, path, DIALECT, endpoint) for method, path, endpoint in (
             ("GET", "/x", self.give), ("HEAD", "/x", self.give), ("POST", "/x", self.give), ("POST", "/echo", self.echo))]
         self.house = House(Router(routes, [("", DIALECT)]), Limits(SimpleNamespace(**settings)), self.admit, self.note, lambda: self.closing)
@@ -416,7 +416,7 @@ def test_client_that_leaves_inside_a_stream(town: Town, framing: str) -> None:
 
 def test_client_that_does_not_read(start) -> None:
     """One write waits for send_timeout; then the worker is let go."""
-    town = Town(start, send_timeout=0.05)
+    town = Town(start, heartbeat=float("inf"), heartbeat_plain=float("inf"), send_timeout=0.05)
     source = Source(*[b"x" * (1 << 20)] * 64)
     town.answer = Streamed(200, source, "plain")
     with town.visit() as visitor:

@@ -9,6 +9,7 @@ from hermes.dispatch.lease import Lease
 from hermes.dispatch.pool import Pool
 from hermes.errors import ClientGone, UpstreamBroken, UpstreamError, UpstreamFailed, UpstreamTimeout, WorkerLost
 from hermes.workers.messages import DATA_MAX, End, Failure, Head, Job, Kind, Timeouts, frame, pack, unpack_job
+from tests.unit.fakes import hire
 
 HEAD = Head(200, (("content-type", "text/plain"),), "plain")
 JOB = Job("http://u", "POST", "/api/chat", body=b"{}", ending="done")
@@ -25,7 +26,11 @@ class Talk:
         self.child = new_child()
         self.pool.offer(self.child)
         ours, self.client = new_pair()
-        self.lease = Lease(self.pool, self.pool.hire(ours, 0), ours)
+        self.lease = Lease(self.pool, hire(self.pool, ours, 0), ours)
+
+    def ask(self, job: Job) -> Head:
+        self.lease.begin(job)
+        return self.lease.wait()
 
     def state(self) -> str:
         """Where the worker is now."""
@@ -69,7 +74,7 @@ def quick(monkeypatch) -> None:
 
 def test_order_of_frames(talk: Talk) -> None:
     talk.child.say(pack(HEAD), data(b"a"), data(b""), data(b"b"), pack(End(1, 2, 0.5)))
-    assert talk.lease.begin(JOB) == HEAD == talk.lease.head
+    assert talk.ask(JOB) == HEAD == talk.lease.head
     kind, payload = talk.child.hear()
     assert (kind, unpack_job(payload)) == (Kind.JOB, JOB)
     assert talk.state() == "leased" and not talk.lease.ended
@@ -83,7 +88,7 @@ def test_order_of_frames(talk: Talk) -> None:
 
 def test_one_frame_after_the_other(talk: Talk) -> None:
     talk.child.say(pack(HEAD))
-    talk.lease.begin(JOB)
+    talk.ask(JOB)
     for piece in (b"a", b"b" * 100_000):
         talk.child.say(data(piece))
         received = talk.lease.read()
@@ -96,7 +101,7 @@ def test_one_frame_after_the_other(talk: Talk) -> None:
 
 def test_empty_body(talk: Talk) -> None:
     talk.child.say(pack(HEAD), pack(End()))
-    talk.lease.begin(JOB)
+    talk.ask(JOB)
     assert talk.lease.read() == b"" and talk.lease.ended and talk.state() == "idle"
 
 
@@ -110,10 +115,10 @@ def test_empty_body(talk: Talk) -> None:
 def test_failure(talk: Talk, failure: Failure, expected: type, place: str) -> None:
     if place == "before the head":
         talk.child.say(pack(failure))
-        attempt = lambda: talk.lease.begin(JOB)                 # noqa: E731
+        attempt = lambda: talk.ask(JOB)                 # noqa: E731
     else:
         talk.child.say(pack(HEAD))
-        talk.lease.begin(JOB)
+        talk.ask(JOB)
         if place == "after data":
             talk.child.say(data(b"x"))
             assert talk.lease.read() == b"x"
@@ -133,7 +138,7 @@ def test_worker_dies_before_the_head(talk: Talk, said: bytes) -> None:
     talk.child.hear_job = threading.Thread(target=lambda: (talk.child.hear(), talk.child.say(said), talk.child.far.close()))
     talk.child.hear_job.start()
     with pytest.raises(WorkerLost) as caught:
-        talk.lease.begin(JOB)
+        talk.ask(JOB)
     talk.child.hear_job.join()
     assert caught.value.started and talk.given_up()
 
@@ -141,7 +146,7 @@ def test_worker_dies_before_the_head(talk: Talk, said: bytes) -> None:
 @pytest.mark.parametrize("said", [b"", data(b"more")[:3], data(b"more")[:-1]])
 def test_worker_dies_after_the_head(talk: Talk, said: bytes) -> None:
     talk.child.say(pack(HEAD), data(b"x"))
-    talk.lease.begin(JOB)
+    talk.ask(JOB)
     assert talk.lease.read() == b"x"
     talk.child.say(said)
     talk.child.hear()
@@ -154,7 +159,7 @@ def test_worker_dies_after_the_head(talk: Talk, said: bytes) -> None:
 def test_worker_is_dead_already(talk: Talk) -> None:
     talk.child.far.close()
     with pytest.raises(WorkerLost) as caught:
-        talk.lease.begin(JOB)
+        talk.ask(JOB)
     assert not caught.value.started and talk.given_up()
 
 
@@ -162,7 +167,7 @@ def test_worker_that_does_not_take_its_job_is_killed(talk: Talk, monkeypatch) ->
     """A stopped process never reads the end of file: closing its pipe alone would leave its place taken for ever."""
     monkeypatch.setattr(lease_module, "HAND_OVER", 0.05)
     with pytest.raises(WorkerLost) as caught:
-        talk.lease.begin(JOB._replace(body=b"x" * (4 << 20)))
+        talk.ask(JOB._replace(body=b"x" * (4 << 20)))
     assert not caught.value.started and talk.given_up()
     assert talk.child.killed
 
@@ -181,7 +186,7 @@ def test_gibberish(talk: Talk, said: bytes) -> None:
     """The worker is given up, the pool is sound, and the caller learns it as a WorkerLost."""
     talk.child.say(said)
     with pytest.raises(WorkerLost):
-        talk.lease.begin(BRIEF)
+        talk.ask(BRIEF)
         talk.read_all()
     assert talk.given_up()
     talk.lease.close()
@@ -193,14 +198,14 @@ def test_hung(talk: Talk, said: bytes) -> None:
     """Half a frame and then silence is silence."""
     talk.child.say(said)
     with pytest.raises(WorkerLost, match="hung"):
-        talk.lease.begin(BRIEF)
+        talk.ask(BRIEF)
         talk.read_all()
     assert talk.given_up() and talk.child.killed == 1
 
 
 def test_hung_beyond_the_total(talk: Talk) -> None:
     talk.child.say(pack(HEAD), data(b"x"))
-    talk.lease.begin(JOB._replace(timeouts=Timeouts(60.0, 60.0, 60.0, 0.05)))
+    talk.ask(JOB._replace(timeouts=Timeouts(60.0, 60.0, 60.0, 0.05)))
     with pytest.raises(WorkerLost, match="hung"):
         talk.read_all()
     assert talk.given_up() and talk.child.killed == 1
@@ -211,11 +216,11 @@ def test_hung_beyond_the_total(talk: Talk) -> None:
 def test_client_leaves_and_the_worker_answers_in_time(talk: Talk, phase: str, answer: list[bytes]) -> None:
     if phase == "after the head":
         talk.child.say(pack(HEAD))
-        talk.lease.begin(JOB)
+        talk.ask(JOB)
     worker = talk.obey(*answer)
     talk.client.close()
     with pytest.raises(ClientGone):
-        talk.lease.begin(JOB) if phase == "before the head" else talk.lease.read()
+        talk.ask(JOB) if phase == "before the head" else talk.lease.read()
     worker.join()
     assert talk.state() == "idle" and not talk.child.killed and talk.pool.snapshot().answered == 0
     talk.lease.close()
@@ -226,7 +231,7 @@ def test_client_leaves_and_the_worker_answers_in_time(talk: Talk, phase: str, an
 def test_client_leaves_and_the_worker_does_not_answer_in_time(talk: Talk, monkeypatch, answer: bytes) -> None:
     monkeypatch.setattr(lease_module, "GRACE", 0.05)
     talk.child.say(pack(HEAD))
-    talk.lease.begin(JOB)
+    talk.ask(JOB)
     talk.child.say(answer)
     talk.client.close()
     with pytest.raises(ClientGone):
@@ -237,7 +242,7 @@ def test_client_leaves_and_the_worker_does_not_answer_in_time(talk: Talk, monkey
 @pytest.mark.parametrize("answer", [b"", b"\xff" * 5])
 def test_client_leaves_and_the_worker_dies_or_babbles(talk: Talk, answer: bytes) -> None:
     talk.child.say(pack(HEAD))
-    talk.lease.begin(JOB)
+    talk.ask(JOB)
     talk.client.close()
     talk.child.say(answer)
     talk.child.far.close()
@@ -249,7 +254,7 @@ def test_client_leaves_and_the_worker_dies_or_babbles(talk: Talk, answer: bytes)
 def test_cancel_while_the_worker_writes_as_fast_as_it_can(talk: Talk) -> None:
     """The parent must read on, or a worker that waits to write would never hear the cancel."""
     talk.child.say(pack(HEAD))
-    talk.lease.begin(JOB)
+    talk.ask(JOB)
     talk.child.hear()
     worker = talk.obey(pack(Failure("ClientGone", "")), before=data(b"x" * 50_000))
     assert talk.lease.read()
@@ -260,7 +265,7 @@ def test_cancel_while_the_worker_writes_as_fast_as_it_can(talk: Talk) -> None:
 
 def test_close_needs_no_cancel_when_the_end_is_here(talk: Talk) -> None:
     talk.child.say(pack(HEAD), data(b"x"), pack(End()))
-    with talk.lease as lease:
-        lease.begin(JOB)
+    with talk.lease:
+        talk.ask(JOB)
         talk.child.hear()
     assert talk.state() == "idle" and talk.child.quiet() and not talk.child.killed

@@ -10,6 +10,7 @@ import pytest
 from hermes.dispatch.pool import Pool
 from hermes.errors import BadRequest, ClientGone, Draining, HermesError, PoolDown, QueueFull, QueueTimeout
 from tests.harness import eventually
+from tests.unit.fakes import hire
 
 FOREVER = float("inf")
 
@@ -29,12 +30,12 @@ class Desk:
         self.woken += 1
 
     def hire(self, patience: float = 0.0):
-        return self.pool.hire(self.new_pair()[0], patience)
+        return hire(self.pool, self.new_pair()[0], patience)
 
     def queue(self, patience: float = FOREVER) -> tuple[Future, socket.socket]:
         before = self.pool.snapshot().queued
         ours, client = self.new_pair()
-        call = self.start(self.pool.hire, ours, patience)
+        call = self.start(hire, self.pool, ours, patience)
         eventually(lambda: self.pool.snapshot().queued == before + 1 or call.done())
         return call, client
 
@@ -106,7 +107,7 @@ def test_timeout_leaves_no_trace(desk) -> None:
     descriptors = os.listdir("/proc/self/fd")
     for patience in (0.0, 0.01):
         with pytest.raises(QueueTimeout):
-            d.pool.hire(ours, patience)
+            hire(d.pool, ours, patience)
     assert d.figures() == (0, 0, 0)
     assert os.listdir("/proc/self/fd") == descriptors
 
@@ -321,7 +322,7 @@ def test_crowd(desk) -> None:
 
     def serve() -> int:
         for _ in range(100):
-            child = d.pool.hire(ours, FOREVER)
+            child = hire(d.pool, ours, FOREVER)
             with lock:
                 assert child not in at_work
                 at_work.add(child)

@@ -6,6 +6,7 @@ from hermes import config
 from hermes.dispatch.registry import Registry
 from hermes.errors import Draining
 from hermes.names import canonical
+from tests.unit.fakes import hire
 
 
 def settings(text: str = ""):
@@ -66,4 +67,4 @@ def test_refuse_reaches_pools_that_come_later(registry: Registry) -> None:
     registry.refuse(Draining("going"))
     for place in (registry.find(canonical("a")), registry.control, registry.adopt("z"), registry.puller()):
         with pytest.raises(Draining):
-            place.pool.hire(None, 0)
+            hire(place.pool, None, 0)

@@ -14,7 +14,7 @@ from hermes.workers import supervisor as module
 from hermes.workers.messages import Kind, frame
 from hermes.workers.restart import PERIOD, PROBE
 from hermes.workers.supervisor import BOOT_TIMEOUT, Supervisor
-from tests.unit.fakes import FakeChild
+from tests.unit.fakes import FakeChild, hire
 
 READY = frame(Kind.READY)
 
@@ -171,7 +171,7 @@ def test_death_of_an_idle_worker(world: World) -> None:
 def test_pipe_of_a_leased_worker_is_the_leases(world: World, new_pair) -> None:
     world.supervise(1)
     world.ready()
-    child = world.pool.hire(new_pair()[0], 0)
+    child = hire(world.pool, new_pair()[0], 0)
     child.die()
     world.step()
     assert not child.closed and child.process.sentinel == -1, "reaped, but its pipe is left to the lease"
@@ -299,7 +299,7 @@ def test_stop(world: World, new_pair, stopped: bool) -> None:
     world.stopped = stopped
     world.supervise(2)
     world.ready()
-    busy = world.pool.hire(new_pair()[0], 0)
+    busy = hire(world.pool, new_pair()[0], 0)
     world.pool.resize(3, 4)
     world.step()
     idle, young = next(child for child in world.started[:2] if child is not busy), world.started[2]
