@@ -72,7 +72,7 @@ class Relay:
             data = self._token_by_token() if brisk else self._read()
             if not data:
                 raise EOFError
-            self._pass(walker.feed(data))
+            self._pass(walker.feed(data), last=walker.ended)
         if walker.rest:
             self._reply.last = True
 
@@ -124,17 +124,18 @@ class Relay:
         self._rest = min(max(REST, 2 * self._rest), REST_MAX) if time.monotonic() - self._watch.asked < BURST else 0.0
         return data
 
-    def _pass(self, data: bytes) -> None:
-        """Send on what has come: at once in a stream, else when the answer is whole or too large to hold."""
+    def _pass(self, data: bytes, last: bool = False) -> None:
+        """Send on what has come: at once in a stream, else when the answer is whole or too large to hold. What is `last` goes out with
+        the closing frame: one write here, one read there, and the client has its last chunk in the same packet."""
         if data:
             if self._ending:
                 self._record.note(data)
-            if self._stream and not self._outbox:
+            if self._stream and not self._outbox and not last:
                 self._send(frame(Kind.DATA, data))
                 return
             self._outbox.append(frame(Kind.DATA, data))
             self._held += len(data)
-            if not self._stream and self._held <= HOLD_BODY:
+            if last or not self._stream and self._held <= HOLD_BODY:
                 self._body.append(data)
                 return
             self._body = []
