@@ -28,7 +28,9 @@ from hermes.frontend.connection import House, Limits
 from hermes.frontend.exchange import Call
 from hermes.frontend.router import Router
 from hermes.frontend.server import Server
+from hermes.frontend.usage import UsagePage, spent
 from hermes.observe import logs, status
+from hermes.observe.usage import Usage, UsageUnusable
 from hermes.workers.messages import Timeouts
 from hermes.workers.supervisor import Supervisor
 
@@ -52,7 +54,7 @@ class Application:
     """`run` blocks until a signal has ended everything. `read_config` is asked for the new configuration on SIGHUP."""
 
     def __init__(self, settings: Config, read_config: Callable[[], Config]):
-        """Raises OSError when the address cannot be listened on."""
+        """Raises OSError when the address cannot be listened on, UsageUnusable."""
         self.config = settings
         self.life = Life.SERVING
         self._read_config = read_config
@@ -63,15 +65,17 @@ class Application:
         self.registry = Registry(settings, self.supervisor.supervise, self.supervisor.wake)
         self.dispatcher = Dispatcher(self.registry, _upstream(settings))
         self.counters = status.Counters()
+        self._keeper = _open_keeper(settings.server.state_dir)
+        self.usage = self._keeper.usage if self._keeper else Usage()
         house = House(self._router(), Limits(settings.server), self._admit, self._note, lambda: not self.serving())
         self.server = Server((settings.server.host, settings.server.port), house, settings.server.max_connections)
 
     def _router(self) -> Router:
         views = health.Health(self)
-        endpoints = [pull.PullEndpoint(Pulls(self.dispatcher)), own.Own(self.dispatcher), views,
+        endpoints = [pull.PullEndpoint(Pulls(self.dispatcher)), own.Own(self.dispatcher), views, UsagePage(self),
                      native.Native(self.dispatcher), openai.OpenAI(self.dispatcher)]
         routes = [route for endpoint in endpoints for route in endpoint.routes()]
-        families = [("/v1/llm/", own.DIALECT), ("/v1/status", own.DIALECT), ("/v1/", openai.DIALECT), ("", native.DIALECT)]
+        families = [("/v1/llm/", own.DIALECT), ("/v1/status", own.DIALECT), ("/v1/usage", own.DIALECT), ("/v1/", openai.DIALECT), ("", native.DIALECT)]
         return Router(routes, families)
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -79,6 +83,8 @@ class Application:
     def run(self) -> None:
         self._listen_to_signals()
         _raise_descriptor_limit()
+        if self._keeper:
+            self._keeper.start()
         self.server.start()
         # The one line that says ready is no log line: it is there at every log level.
         print(f"listening on {self.server.url} upstream={self.config.ollama.url} config={self.config.path or 'built-in'}"
@@ -140,6 +146,8 @@ class Application:
             while self.server.open and time.monotonic() < late:
                 self.supervisor.step(min(late, time.monotonic() + TICK))
         self.supervisor.stop(time.monotonic() + 1.0)
+        if self._keeper:
+            self._keeper.close()
         log.info("stopped")
 
     # -- reload ----------------------------------------------------------------------------------------------------
@@ -157,7 +165,7 @@ class Application:
         self.server.house.limits = Limits(new.server)
         self.registry.apply(new)
         logging.getLogger("hermes").setLevel(new.log.level.upper())
-        for key in ("listen", "max_connections"):
+        for key in ("listen", "max_connections", "state_dir"):
             if getattr(old.server, key) != getattr(new.server, key):
                 log.warning("[server] %s has changed; that takes a restart", key)
         log.info("configuration reloaded config=%s models=%d", new.path or "built-in", len(new.models))
@@ -188,6 +196,8 @@ class Application:
         if call is not None and call.request.path in health.PATHS:
             return
         self.counters.note(outcome)
+        if call is not None and (used := spent(call, status, outcome)):
+            self.usage.add(used)
         if call is None:
             access.info("request status=%d outcome=%s", status, outcome)
         else:
@@ -200,6 +210,17 @@ def _upstream(settings: Config) -> Upstream:
     return Upstream(ollama.url, Timeouts(ollama.connect_timeout, ollama.first_byte_timeout, ollama.idle_timeout, ollama.total_timeout))
 
 
+def _open_keeper(folder: str):
+    """The keeper of the usage, or None without a folder: then sqlite3 is not even loaded. Raises UsageUnusable."""
+    if not folder:
+        return None
+    try:
+        from hermes.observe.usagefile import open_keeper
+    except ImportError:
+        raise UsageUnusable("cannot keep the usage: this Python has no sqlite3; leave state_dir out") from None
+    return open_keeper(folder)
+
+
 def _raise_descriptor_limit() -> None:
     """A waiting client takes two descriptors; the soft limit of 1,024 is for programs that use select()."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -210,7 +231,7 @@ def _raise_descriptor_limit() -> None:
 
 
 def build(path: str | None, environ: Mapping[str, str]) -> Application:
-    """Raises ConfigError, OSError."""
+    """Raises ConfigError, OSError, UsageUnusable."""
     def read() -> Config:
         return config.load(path or config.find(environ), environ)
     return Application(read(), read)

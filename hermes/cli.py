@@ -58,6 +58,7 @@ def serve(options: argparse.Namespace) -> int:
     from hermes import application
     from hermes.config import ConfigError
     from hermes.observe import logs
+    from hermes.observe.usage import UsageUnusable
     try:
         app = application.build(options.config, os.environ)
     except ConfigError as error:
@@ -65,6 +66,9 @@ def serve(options: argparse.Namespace) -> int:
         return BAD_CONFIG
     except OSError as error:
         print(f"hermes: cannot listen: {error.strerror or error}", file=sys.stderr)
+        return CANNOT_START
+    except UsageUnusable as error:
+        print(f"hermes: {error}", file=sys.stderr)
         return CANNOT_START
     handler = logs.start(app.config.log.level)
     try:

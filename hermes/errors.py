@@ -9,7 +9,7 @@ import math
 __all__ = [
     "HermesError", "CallerError", "BadRequest", "Forbidden", "NotFound", "ModelNotFound", "MethodNotAllowed",
     "RequestTimeout", "BodyTooLarge", "UriTooLong", "ExpectationFailed", "HeadTooLarge", "NotImplementedByHermes",
-    "VersionNotSupported", "HermesBusy", "QueueFull", "QueueTimeout", "Draining", "PoolDown", "TooManyConnections",
+    "VersionNotSupported", "HermesBusy", "QueueFull", "QueueTimeout", "Draining", "PoolDown", "TooManyConnections", "QuotaExceeded",
     "UpstreamError", "UpstreamUnreachable", "UpstreamBroken", "UpstreamTimeout", "UpstreamFailed", "WorkerLost", "ClientGone",
 ]
 
@@ -117,6 +117,12 @@ class TooManyConnections(HermesBusy):
 
 class QueueTimeout(HermesError):
     status, code = 504, "queue_timeout"
+
+
+class QuotaExceeded(HermesError):
+    """This client's own limit, not Hermes's: 429. Its text says when the next day begins, which Retry-After is too short for."""
+
+    status, code, retry_after = 429, "quota_exceeded", 59
 
 
 # -- Ollama's side, or the worker's --------------------------------------------------------------------------------

@@ -47,6 +47,7 @@ class ServerSettings:
     send_timeout: float
     heartbeat: float  # math.inf where the file says "off", as below
     heartbeat_plain: float
+    state_dir: str  # "" is none
 
     @property
     def listen(self) -> str:
@@ -140,6 +141,7 @@ def _config(reading: Reading, text: str | None, path: str | None) -> Config:
     models = tuple(_models(reading, defaults))
     if document is not None:  # a file that could not be read might have said otherwise
         _refuse_own_address(reading, server, ollama.url)
+        _refuse_bad_folder(reading, server.state_dir)
     reading.finish()
     return Config(server, ollama, defaults, LogSettings(**values["log"]), models, path)
 
@@ -184,3 +186,14 @@ def _refuse_own_address(reading: Reading, server: ServerSettings, url: str) -> N
             "set [ollama] url, or OLLAMA_HOST, to where Ollama is, or [server] listen to another port"
         )
     )
+
+
+def _refuse_bad_folder(reading: Reading, folder: str) -> None:
+    """Found here and not when the first line has to be written: then it would be too late to say so."""
+    if not folder:
+        return
+    given = reading.given["server.state_dir"]
+    if not os.path.isdir(folder):
+        reading.problems.append(given.problem("there is no such folder; make it, or leave the key out"))
+    elif not os.access(folder, os.W_OK | os.X_OK):
+        reading.problems.append(given.problem("Hermes may not write there"))

@@ -40,7 +40,7 @@ class Setting:
 
     section: str
     key: str
-    kind: str  # "address", "url", "duration", "duration or off", "size", "count", "level", "name" or "cost"
+    kind: str  # "address", "url", "folder", "duration", "duration or off", "size", "count", "level", "name" or "cost"
     default: str
     doc: str  # one line; it opens the key's comment in hermes.toml and fills its row in the README
     low: float = 0
@@ -72,6 +72,7 @@ SETTINGS: tuple[Setting, ...] = (
     _time("server", "send_timeout", "30s", "How long one write may wait for a client that does not read."),
     Setting("server", "heartbeat", "duration or off", '"15s"', "After how long a waiting stream shows signs of life.", SHORTEST, LONGEST),
     Setting("server", "heartbeat_plain", "duration or off", '"off"', "The same for an answer that is not streamed.", SHORTEST, LONGEST),
+    Setting("server", "state_dir", "folder", '""', "The folder that keeps the usage over a restart; none keeps it in memory."),
     Setting("ollama", "url", "url", '"http://127.0.0.1:11434"', "Where Ollama is.", fallback="OLLAMA_HOST"),
     _time("ollama", "connect_timeout", "2s", "How long one attempt to connect to Ollama may take."),
     _limit("first_byte_timeout", "10m", "How long Ollama may take to begin an answer; a load is part of it."),
@@ -176,6 +177,8 @@ def _text(setting: Setting, value: object) -> object:
             return base_url(value)
         case "name":
             return _model_name(value)
+        case "folder":
+            return _folder(value)
     return _level(value)
 
 
@@ -186,6 +189,12 @@ def _level(value: str) -> str:
         meant = f' (did you mean "{near}"?)' if near else ""
         raise ValueError(f"wanted is one of {', '.join(LEVELS)}{meant}")
     return level
+
+
+def _folder(value: str) -> str:
+    if not value.isprintable():
+        raise ValueError("wanted is the path of a folder")
+    return value
 
 
 def _model_name(value: str) -> str:

@@ -42,9 +42,10 @@ class Dispatcher:
         """Does Ollama know the model by another name than the client does?"""
         return canonical(name) != canonical(place.model)
 
-    def admit(self, place: Place, job: Job, client) -> Pending:
-        """Take a job in. `client` has a fileno() that shows when he leaves. Raises QueueFull, PoolDown."""
-        return Pending(place, job, client)
+    def admit(self, place: Place, job: Job, client, leases: list[Lease] | None = None) -> Pending:
+        """Take a job in. `client` has a fileno() that shows when he leaves. `leases` gets every lease that is taken for it, also those
+        that come to nothing: each costs a worker its time. Raises QueueFull, PoolDown."""
+        return Pending(place, job, client, [] if leases is None else leases)
 
     def open(self, place: Place, job: Job, client) -> Lease:
         """Take a job in and wait for the head of its answer. Raises QueueFull, QueueTimeout, PoolDown, UpstreamError, ClientGone."""

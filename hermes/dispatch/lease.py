@@ -27,13 +27,18 @@ HAND_OVER = 10.0            # seconds for a worker to take its job off the pipe
 
 
 class Lease:
-    """Use it as a context manager, or call `close`. `head` is set by `wait`, `end` by the last `read`."""
+    """Use it as a context manager, or call `close`. `head` is set by `wait`, `end` by the last `read`, `held` when the worker has
+    gone back."""
 
     def __init__(self, pool: Pool, child: Child, client):
         self.head: Head | None = None
         self.end: End | None = None
         self.ended = False              # the answer is whole: what `read` returned last was the last
         self.queued = 0.0               # seconds its ticket waited
+        self.held = 0.0                 # seconds it had the worker
+        self.size = 0                   # bytes of body that `read` has returned
+        self.records = 0                # JSON records among them, in NDJSON and SSE; one cut in two by reads of a proxy's is missed
+        self.model = pool.name if pool.model else ""
         self._pool = pool
         self._child: Child | None = child
         self._client_fd = client.fileno()
@@ -90,7 +95,10 @@ class Lease:
                 self._lost("the worker spoke on after its last word and was killed")
             pieces = [payload for kind, payload in frames if self._is_data(kind, payload)]
             if pieces:
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                self.size += len(data)
+                self.records += data.count(b"}\n")
+                return data
 
     def close(self) -> None:
         """The client needs no more. Idempotent."""
@@ -179,10 +187,12 @@ class Lease:
 
     def _hand_back(self, answered: bool = False) -> None:
         child, self._child = self._child, None
-        self._pool.release(child, reusable=True, answered=answered, took=time.monotonic() - self._began)
+        self.held = time.monotonic() - self._began
+        self._pool.release(child, reusable=True, answered=answered, took=self.held)
 
     def _give_up(self) -> None:
         child, self._child = self._child, None
+        self.held = time.monotonic() - self._began
         child.close()
         self._pool.release(child, reusable=False)
 

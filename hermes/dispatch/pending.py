@@ -21,11 +21,12 @@ from hermes.workers.messages import Job
 class Pending:
     """`wait` until it returns a lease or raises, or `close` it. `client` has a fileno() that shows when he leaves."""
 
-    def __init__(self, place: Place, job: Job, client):
-        """Takes its place in the queue, or a worker. Raises QueueFull, PoolDown."""
+    def __init__(self, place: Place, job: Job, client, leases: list[Lease]):
+        """`leases` gets every lease that is taken. Takes its place in the queue, or a worker. Raises QueueFull, PoolDown."""
         self._pool, self._patience = place.pool, place.patience
         self._job = job
         self._client = client
+        self._leases = leases
         self._arrived = time.monotonic()
         self._second_chance = True
         self._lease: Lease | None = None
@@ -65,6 +66,7 @@ class Pending:
             lease = Lease(self._pool, child, self._client)
             lease.queued = time.monotonic() - self._arrived
             self._ticket = None
+            self._leases.append(lease)
             try:
                 lease.begin(self._job)
                 self._lease = lease

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from hermes.dispatch.lease import Lease
 from hermes.errors import HermesError
 from hermes.frontend.http1 import Request
 
@@ -18,7 +19,8 @@ JSON = "application/json; charset=utf-8"
 @dataclass(slots=True)
 class Call:
     """One request on its way through. `client` has a fileno() that shows when he leaves; `arrived` is monotonic.
-    `model` is what the path named, decoded, or what the endpoint found; `queued` is filled in by the endpoint, in seconds.
+    `model` is what the path named, decoded, or what the endpoint found; `queued` is filled in by the endpoint, in seconds;
+    `leases`: what it had of the workers, the last of them for the answer.
     `heartbeat`: after how many seconds of waiting a stream shows signs of life; `heartbeat_plain` the same for an answer that is none."""
 
     request: Request
@@ -27,6 +29,7 @@ class Call:
     arrived: float = field(default_factory=time.monotonic)
     model: str = ""
     queued: float = 0.0
+    leases: list[Lease] = field(default_factory=list)
     heartbeat: float = math.inf
     heartbeat_plain: float = math.inf
 

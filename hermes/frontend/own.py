@@ -48,7 +48,7 @@ class Own:
         job = self._dispatcher.job("POST", path, body=json.dumps(body).encode(), ending="done", decode=True,
                                    headers=(("Content-Type", "application/json"),))
         stream = asked.get("stream", False)
-        pending = self._dispatcher.admit(place, job, call.client)
+        pending = self._dispatcher.admit(place, job, call.client, call.leases)
         lease = pending.wait(call.arrived + (call.heartbeat if stream else call.heartbeat_plain))
         return _streamed(call, pending, lease) if stream else _plain(call, pending, lease)
 

@@ -16,6 +16,7 @@ from hermes.errors import ClientGone
 from hermes.names import canonical
 
 log = logging.getLogger("hermes.access")
+REJECTED = ("queue_full", "queue_timeout", "pool_down", "draining", "too_many_connections", "quota_exceeded")
 
 
 class Counters:
@@ -83,7 +84,7 @@ def picture(facts: Facts, pools: list[PoolSnapshot], seen: Seen) -> dict:
     """The body of /v1/status."""
     life, started, url, outcomes, starting = facts.life, facts.started, facts.url, facts.outcomes, facts.starting
     queued, running, capacity = sum(p.queued for p in pools), sum(p.busy for p in pools), sum(p.size for p in pools)
-    rejected = sum(outcomes.get(code, 0) for code in ("queue_full", "queue_timeout", "pool_down", "draining", "too_many_connections"))
+    rejected = sum(outcomes.get(code, 0) for code in REJECTED)
     fine = outcomes.get("ok", 0) + outcomes.get("refused", 0)
     now = time.time()
     return {

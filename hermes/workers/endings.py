@@ -80,7 +80,8 @@ def figures(record: dict) -> End:
     if isinstance(usage, dict):
         return End(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
     load = record.get("load_duration")
-    return End(_count(record.get("prompt_eval_count")), _count(record.get("eval_count")),
+    absent = 0 if record.get("done") is True else None      # Ollama leaves a zero out (§1.2)
+    return End(_count(record.get("prompt_eval_count", absent)), _count(record.get("eval_count", absent)),
                load / 1e9 if type(load) in (int, float) and abs(load) < 1e300 else None)
 
 
@@ -95,7 +96,7 @@ def _judge_sse(last: bytes, lines: list[bytes]) -> End | Failure:
             return Failure("UpstreamFailed", _text(record["error"]), told=True)
     if last.strip() != b"data: [DONE]":
         return _unfinished()
-    return next((figures(record) for record in records if record.get("usage")), End())
+    return next((figures(record) for record in reversed(records) if record.get("usage")), End())    # zeros before the last (§1.10)
 
 
 def _unfinished() -> Failure:

@@ -118,6 +118,12 @@ def test_the_parent_does_not_load_what_only_workers_need() -> None:
     assert not loaded("import hermes.application") & {"hermes.workers.ollama", "hermes.workers.relay", "urllib.request", "http.cookiejar"}
 
 
+def test_sqlite_is_loaded_only_where_there_is_a_folder_for_it(tmp_path: Path) -> None:
+    build = "import hermes.application as a; a.build(None, {'HERMES_SERVER_LISTEN': '127.0.0.1:0', 'HERMES_SERVER_STATE_DIR': %r})"
+    assert not loaded(build % "") & {"sqlite3", "_sqlite3"}
+    assert "_sqlite3" in loaded(build % str(tmp_path))
+
+
 @pytest.mark.parametrize("module", TREES)
 def test_what_never_appears(module: str) -> None:
     assert not imports(module) & {"ctypes", "pickle", "marshal", "shelve"}

@@ -44,12 +44,26 @@ def test_built_in_settings() -> None:
     assert (server.host, server.port, server.listen) == ("127.0.0.1", 11435, "127.0.0.1:11435")
     assert (server.drain_timeout, server.max_body, server.max_connections) == (8.0, 64 * 1024 * 1024, 2048)
     assert (server.head_timeout, server.body_timeout) == (5.0, 60.0)
-    assert (server.keepalive_timeout, server.send_timeout) == (75.0, 30.0)
+    assert (server.keepalive_timeout, server.send_timeout, server.state_dir) == (75.0, 30.0, "")
     assert (ollama.url, ollama.connect_timeout) == ("http://127.0.0.1:11434", 2.0)
     assert (ollama.first_byte_timeout, ollama.idle_timeout, ollama.total_timeout) == (600.0, 120.0, 3600.0)
     assert (defaults.max_concurrency, defaults.max_queue) == (1, 64)
     assert (defaults.queue_timeout, defaults.dismiss_after) == (60.0, 300.0)
     assert (built_in.log.level, built_in.models, built_in.path) == ("info", (), None)
+
+
+def test_folder(tmp_path: Path, monkeypatch) -> None:
+    assert loads("").server.state_dir == loads('[server]\nstate_dir = ""').server.state_dir == ""
+    assert loads(f'[server]\nstate_dir = "{tmp_path}"').server.state_dir == str(tmp_path)
+    assert load(None, {"HERMES_SERVER_STATE_DIR": str(tmp_path)}).server.state_dir == str(tmp_path)
+    missing, file = tmp_path / "missing", tmp_path / "file"
+    file.touch()
+    for path in (missing, file):
+        assert problem(f'[server]\nstate_dir = "{path}"').startswith(f"hermes.toml:2: 'state_dir' in [server] is \"{path}\": there is no such folder")
+    assert "wanted is the path of a folder" in problem('[server]\nstate_dir = "a\\u0000"')
+    assert "wanted is text" in problem("[server]\nstate_dir = 1")
+    monkeypatch.setattr(config.os, "access", lambda path, mode: not (path == str(tmp_path) and mode == config.os.W_OK | config.os.X_OK))
+    assert "may not write" in problem(f'[server]\nstate_dir = "{tmp_path}"')
 
 
 def test_settings_are_frozen() -> None:

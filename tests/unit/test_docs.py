@@ -128,7 +128,7 @@ def test_every_curl_line_reaches_a_route(router: Router) -> None:
     for line in re.findall(r"^ *(?:\$ )?(curl .*)$", "\n".join(block for _, block in BLOCKS), re.MULTILINE):
         words = shlex.split(line)
         method = words[words.index("-X") + 1] if "-X" in words else "POST" if "-d" in words else "GET"
-        path = re.sub(r"^http://[^/]+", "", next(word for word in words if word.startswith("http://")))
+        path = re.sub(r"^http://[^/]+|\?.*", "", next(word for word in words if word.startswith("http://")))
         route, _ = router.match(method, path)
         reached.add(route.path)
         if "-d" in words:

@@ -28,9 +28,9 @@ BROKEN, FAILED = "UpstreamBroken", "UpstreamFailed"
     ("done", DONE, End(5, 7, 2.5)),
     ("done", DONE + b"\r\n\r\n", End(5, 7, 2.5)),
     ("done", b'{"done":false}\n' + DONE + b"\n", End(5, 7, 2.5)),
-    ("done", b'{"done":true}\n', End()),
+    ("done", b'{"done":true}\n', End(0, 0)),
     ("done", b'{"done":true,"eval_count":"7","prompt_eval_count":1.5,"load_duration":"1"}', End()),
-    ("done", b'{"done":true,"eval_count":true}', End()),
+    ("done", b'{"done":true,"eval_count":true}', End(0, None)),
     ("done", b"", BROKEN),
     ("done", b"\n\n", BROKEN),
     ("done", b'{"done":false}\n', BROKEN),
@@ -50,6 +50,7 @@ BROKEN, FAILED = "UpstreamBroken", "UpstreamFailed"
     ("success", b'{"status":"verifying"}\n', BROKEN),
     ("success", b'{"error":"out of memory"}\n', FAILED),
     ("[DONE]", OPENAI, End(12, 8)),
+    ("[DONE]", b'data: {"usage":{"prompt_tokens":0,"completion_tokens":0}}\n\n' + OPENAI, End(12, 8)),
     ("[DONE]", b"data: [DONE]\n\n", End()),
     ("[DONE]", b"data: [DONE]\r\n\r\n", End()),
     ("[DONE]", b'data: {"choices":[]}\n\n', BROKEN),
@@ -71,7 +72,7 @@ def test_judge(ending: str, payload: bytes, expected) -> None:
 
 def test_an_absurd_number_does_not_end_the_worker() -> None:
     """A JSON integer may be larger than any float."""
-    assert judge("done", b'{"done":true,"load_duration":1' + b"0" * 400 + b"}") == End()
+    assert judge("done", b'{"done":true,"load_duration":1' + b"0" * 400 + b"}") == End(0, 0)
 
 
 def test_an_endless_error_text_is_cut() -> None:
@@ -84,8 +85,8 @@ def test_last_record_of_every_cut(coded: bool) -> None:
     for first in range(1, len(stream) - 1):
         for second in (first + 1, len(stream) - 1):
             pieces = [stream[:first], stream[first:second], stream[second:]]
-            assert judge("done", last_of(*filter(None, pieces), coded=coded)) == End(None, 7), pieces
-    assert judge("done", last_of(*(stream[i:i + 1] for i in range(len(stream))), coded=coded)) == End(None, 7)
+            assert judge("done", last_of(*filter(None, pieces), coded=coded)) == End(0, 7), pieces
+    assert judge("done", last_of(*(stream[i:i + 1] for i in range(len(stream))), coded=coded)) == End(0, 7)
 
 
 @pytest.mark.parametrize("coded", [False, True])

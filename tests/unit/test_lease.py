@@ -86,6 +86,23 @@ def test_order_of_frames(talk: Talk) -> None:
     assert talk.child.quiet() and talk.state() == "idle"
 
 
+def test_what_it_took(talk: Talk) -> None:
+    """A record is counted in whatever coding it comes; what stands inside a string is none, because there it is escaped."""
+    talk.child.say(pack(HEAD), data(b'1a\r\n{"response":"a}\\n","x":{}}\n\r\n'), data(b'data: {"a":{}}\n\n'), data(b"data: [DONE]\n\n"), pack(End()))
+    talk.lease.begin(JOB)
+    assert talk.lease.model == "m" and talk.lease.held == 0.0
+    body = talk.read_all()
+    assert (talk.lease.records, talk.lease.size) == (2, len(body)) and talk.lease.held > 0.0
+    assert Lease(Pool("control", "", 1, 4), talk.child, talk.client).model == ""
+
+
+def test_a_lost_worker_was_held_as_well(talk: Talk) -> None:
+    talk.child.die()
+    with pytest.raises(WorkerLost):
+        talk.lease.begin(JOB)
+    assert talk.lease.held > 0.0
+
+
 def test_one_frame_after_the_other(talk: Talk) -> None:
     talk.child.say(pack(HEAD))
     talk.ask(JOB)
