@@ -37,7 +37,7 @@ class Lease:
         self.queued = 0.0               # seconds its ticket waited
         self.held = 0.0                 # seconds it had the worker
         self.size = 0                   # bytes of body that `read` has returned
-        self.records = 0                # JSON records among them, in NDJSON and SSE; one cut in two by reads of a proxy's is missed
+        self.records = 0                # JSON records among them, in NDJSON and SSE; one whose line end came in the next read is missed
         self.model = pool.name if pool.model else ""
         self._pool = pool
         self._child: Child | None = child
@@ -89,7 +89,10 @@ class Lease:
                 self._receive()
             frames = self._take()
             if len(frames) == 1 and frames[0][0] == Kind.DATA:
-                return frames[0][1]         # a token at leisure
+                data = frames[0][1]         # a token at leisure
+                self.size += len(data)
+                self.records += data.count(b"}\n")
+                return data
             if any(kind in (Kind.END, Kind.FAILURE) for kind, _ in frames[:-1]):
                 self._child.kill()
                 self._lost("the worker spoke on after its last word and was killed")

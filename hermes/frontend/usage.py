@@ -90,7 +90,7 @@ class UsagePage:
 def read_query(query: str, usage: Usage) -> tuple[str, str]:
     """First and last day: ?day=YYYY-MM-DD, or ?days=N, today among them. Raises BadRequest."""
     try:
-        given = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict", max_num_fields=1) if query else [("days", "1")]
+        given = parse_qsl(query, keep_blank_values=True, strict_parsing=True, errors="strict") if query else [("days", "1")]
     except ValueError:
         given = []
     match given:

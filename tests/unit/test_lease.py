@@ -93,6 +93,20 @@ def test_what_it_took(talk: Talk) -> None:
     assert talk.lease.model == "m" and talk.lease.held == 0.0
     body = talk.read_all()
     assert (talk.lease.records, talk.lease.size) == (2, len(body)) and talk.lease.held > 0.0
+
+
+def test_what_came_at_leisure_counts_as_well(talk: Talk) -> None:
+    talk.child.say(pack(HEAD))
+    talk.lease.begin(JOB)
+    for count in (1, 2):
+        talk.child.say(data(b'{"a":1}\n'))
+        assert talk.lease.read() == b'{"a":1}\n'
+        assert (talk.lease.records, talk.lease.size) == (count, 8 * count)
+    talk.child.say(data(b'{"a":1}\n' * 3), pack(End()))
+    assert len(talk.read_all()) == 24 and talk.lease.records == 5
+
+
+def test_the_control_pool_has_no_model(talk: Talk) -> None:
     assert Lease(Pool("control", "", 1, 4), talk.child, talk.client).model == ""
 
 

@@ -97,13 +97,21 @@ def test_what_was_written_survives_a_kill(tmp_path) -> None:
 def test_one_write_for_many_calls_and_the_rest_at_the_end(path: str) -> None:
     disk = Disk(path)
     keeper = Keeper(disk.connect, Clock(), pace=3600.0)
+    pauses = []
+
+    class Stopping(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            pauses.append(timeout)
+            return super().wait(timeout)
+
+    keeper._stopping = Stopping()
     keeper.start()
     keeper.usage.add(call())
     assert disk.written.wait(10)
     for _ in range(100):
         keeper.usage.add(call())
     keeper.close()
-    assert disk.writes == 2 and disk.opened == 1
+    assert disk.writes == 2 and disk.opened == 1 and pauses == [3600.0]
     assert [row.requests for row in rows_of(path)] == [101]
 
 
