@@ -89,7 +89,7 @@ def test_order_of_frames(talk: Talk) -> None:
 def test_what_it_took(talk: Talk) -> None:
     """A record is counted in whatever coding it comes; what stands inside a string is none, because there it is escaped."""
     talk.child.say(pack(HEAD), data(b'1a\r\n{"response":"a}\\n","x":{}}\n\r\n'), data(b'data: {"a":{}}\n\n'), data(b"data: [DONE]\n\n"), pack(End()))
-    talk.lease.begin(JOB)
+    talk.ask(JOB)
     assert talk.lease.model == "m" and talk.lease.held == 0.0
     body = talk.read_all()
     assert (talk.lease.records, talk.lease.size) == (2, len(body)) and talk.lease.held > 0.0
@@ -97,7 +97,7 @@ def test_what_it_took(talk: Talk) -> None:
 
 def test_what_came_at_leisure_counts_as_well(talk: Talk) -> None:
     talk.child.say(pack(HEAD))
-    talk.lease.begin(JOB)
+    talk.ask(JOB)
     for count in (1, 2):
         talk.child.say(data(b'{"a":1}\n'))
         assert talk.lease.read() == b'{"a":1}\n'
@@ -113,7 +113,7 @@ def test_the_control_pool_has_no_model(talk: Talk) -> None:
 def test_a_lost_worker_was_held_as_well(talk: Talk) -> None:
     talk.child.die()
     with pytest.raises(WorkerLost):
-        talk.lease.begin(JOB)
+        talk.ask(JOB)
     assert talk.lease.held > 0.0
 
 
