@@ -101,27 +101,25 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def simulator(options: argparse.Namespace) -> int:
+    import signal
+
     from hermes.simulator import Simulator
+    # Before the line that says it listens: whoever reads that may send a signal at once.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     stand_in = Simulator(host=options.host, port=options.port, load_time=options.load_time, token_interval=options.token_interval, remember=1000)
     try:
         stand_in.start()
     except OSError as error:
         print(f"hermes: cannot listen: {error.strerror or error}", file=sys.stderr)
         return CANNOT_START
-    print(f"listening on {stand_in.url} (a stand-in Ollama)", file=sys.stderr, flush=True)
     try:
-        _wait_for_signal()
+        print(f"listening on {stand_in.url} (a stand-in Ollama)", file=sys.stderr, flush=True)
+        while True:
+            signal.pause()
     finally:
         stand_in.stop()
     return OK
-
-
-def _wait_for_signal() -> None:
-    import signal
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    while True:
-        signal.pause()
 
 
 def version(options: argparse.Namespace) -> int:
