@@ -8,6 +8,7 @@ spelling, so nothing here is ever sent back.
 """
 
 import re
+from fnmatch import fnmatchcase
 from functools import lru_cache
 
 # ASCII classes spelt out: with IGNORECASE a Kelvin sign would pass for a "k", and Ollama does not take it for one.
@@ -37,6 +38,31 @@ def canonical(name: str) -> str:
 def same(a: str, b: str) -> bool:
     """Whether two spellings mean one model. Raises ValueError when either is malformed."""
     return canonical(a) == canonical(b)
+
+
+def canonical_pattern(pattern: str) -> str:
+    """A pattern of names, with Ollama's defaults filled in as in a name; `*` stands for any characters but "/".
+
+    "*" alone is every model, "host.name/*" every model of a host; a `*` at the end stands for the tag as well, so that
+    "llama3*" is every tag of every llama3. Raises ValueError("invalid model name") for what no name can match.
+    """
+    pattern = pattern.strip(" ")
+    if "*" not in pattern:
+        return canonical(pattern)
+    *folders, model = re.sub(r"\*+", "*", pattern).split("/")
+    if not folders and model == "*":
+        return model
+    if len(folders) == 1 and model == "*" and re.search("[.:]", folders[0]):
+        folders.append("*")  # a namespace has neither dot nor colon, so this is a host
+    folders = ["registry.ollama.ai", "library"][: max(0, 2 - len(folders))] + folders
+    whole = "/".join([*folders, model if ":" in model or model.endswith("*") else f"{model}:latest"])
+    canonical(whole.replace("*", "x"))
+    return whole.lower()
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Whether a canonical name is among those of a canonical pattern. Either has two slashes, so no `*` reaches across one."""
+    return fnmatchcase(name, pattern)
 
 
 def _without_source(name: str) -> str:

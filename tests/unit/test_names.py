@@ -2,7 +2,7 @@
 
 import pytest
 
-from hermes.names import canonical, same
+from hermes.names import canonical, canonical_pattern, matches, same
 
 PLAIN = "registry.ollama.ai/library/plain:latest"
 
@@ -109,3 +109,38 @@ def test_same() -> None:
     assert not same("plain", "plain:cloud")
     with pytest.raises(ValueError, match="invalid model name"):
         same("plain", "")
+
+
+# -- patterns of names
+
+
+@pytest.mark.parametrize(("pattern", "whole"), [
+    ("*", "*"), (" * ", "*"), ("**", "*"), ("gemma3", "registry.ollama.ai/library/gemma3:latest"), ("Gemma3:270M", "registry.ollama.ai/library/gemma3:270m"),
+    ("gemma3*", "registry.ollama.ai/library/gemma3*"), ("gemma3:*", "registry.ollama.ai/library/gemma3:*"), ("*gemma", "registry.ollama.ai/library/*gemma:latest"),
+    ("*:1b", "registry.ollama.ai/library/*:1b"), ("g**a", "registry.ollama.ai/library/g*a:latest"), ("me/*", "registry.ollama.ai/me/*"), ("me/a*b", "registry.ollama.ai/me/a*b:latest"),
+    ("*/m", "registry.ollama.ai/*/m:latest"), ("HF.co/*", "hf.co/*/*"), ("hf.co/u/*", "hf.co/u/*"), ("box:5000/*", "box:5000/*/*"), ("*/*/*", "*/*/*"),
+    ("m:local", "registry.ollama.ai/library/m:latest"),
+])
+def test_patterns(pattern: str, whole: str) -> None:
+    assert canonical_pattern(pattern) == whole == canonical_pattern(whole)
+
+
+@pytest.mark.parametrize("pattern", ["", " ", "a b", "a b*", "/", "*/", "/*", "a/b/c/*", "hf.co/m*", "hf.co/m", "a?*", "[a]*", "é*", "\u212a*", "a:b:c:*", "..*/x/y", "a\n*"])
+def test_patterns_of_no_name(pattern: str) -> None:
+    with pytest.raises(ValueError, match="invalid model name"):
+        canonical_pattern(pattern)
+
+
+@pytest.mark.parametrize(("pattern", "names", "others"), [
+    ("*", ["m", "me/m", "hf.co/u/r"], []),
+    ("gemma3", ["gemma3", "GEMMA3:latest", "library/gemma3"], ["gemma3:1b", "gemma", "me/gemma3", "evil.example/library/gemma3"]),
+    ("gemma*", ["gemma", "gemma3:270m", "gemma3:latest"], ["me/gemma", "gemma.evil.example/u/r", "gemma/x", "gemma/x/y", "agemma"]),
+    ("gemma3:*", ["gemma3", "gemma3:1b"], ["gemma3n", "gemma3n:1b"]),
+    ("hf.co/*", ["hf.co/u/r", "hf.co/u/r:q4"], ["m", "hf.co.evil.example/u/r", "u/r"]),
+    ("me/*", ["me/m", "me/m:1b"], ["m", "me.x/a/b", "me/a/b", "you/m"]),
+    ("*:1b", ["m:1b"], ["m", "m:11b", "me/m:1b"]),
+])
+def test_what_a_pattern_matches(pattern: str, names: list[str], others: list[str]) -> None:
+    whole = canonical_pattern(pattern)
+    assert all(matches(canonical(name), whole) for name in names)
+    assert not [name for name in others if matches(canonical(name), whole)]
