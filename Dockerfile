@@ -16,7 +16,9 @@ RUN python3 -m compileall -q --invalidation-mode unchecked-hash /app/hermes && c
 # A number, because Kubernetes cannot tell that a name is not root.
 USER 65532:65532
 
-# The port is said once: the health check reads it from the variable. Loopback inside a container reaches nobody.
+# The port is said once: the health check reads it from the variable. Loopback inside a container reaches nobody. Whether
+# the port is published to one machine or to the world only whoever runs the image knows, so HERMES_SERVER_OPEN is his to
+# set, or clients to configure; until then Hermes refuses to start, and says so.
 ENV PYTHONPATH=/app \
     HERMES_SERVER_LISTEN=0.0.0.0:11435
 EXPOSE 11435

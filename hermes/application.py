@@ -26,6 +26,7 @@ from hermes.errors import Draining
 from hermes.frontend import gate, health, native, openai, own, pull
 from hermes.frontend.connection import House, Limits
 from hermes.frontend.exchange import Call
+from hermes.frontend.principal import NOBODY
 from hermes.frontend.router import Router
 from hermes.frontend.server import Server
 from hermes.frontend.usage import UsagePage, spent
@@ -69,10 +70,11 @@ class Application:
         self.usage = self._keeper.usage if self._keeper else Usage()
         house = House(self._router(), Limits(settings.server), self._admit, self._note, lambda: not self.serving())
         self.server = Server((settings.server.host, settings.server.port), house, settings.server.max_connections)
+        self.gate = gate.Gate(settings, self.server.on_loopback)
 
     def _router(self) -> Router:
         views = health.Health(self)
-        endpoints = [pull.PullEndpoint(Pulls(self.dispatcher)), own.Own(self.dispatcher), views, UsagePage(self),
+        endpoints = [pull.PullEndpoint(self.dispatcher, Pulls(self.dispatcher)), own.Own(self.dispatcher), views, UsagePage(self),
                      native.Native(self.dispatcher), openai.OpenAI(self.dispatcher)]
         routes = [route for endpoint in endpoints for route in endpoint.routes()]
         families = [("/v1/llm/", own.DIALECT), ("/v1/status", own.DIALECT), ("/v1/usage", own.DIALECT), ("/v1/", openai.DIALECT), ("", native.DIALECT)]
@@ -160,9 +162,14 @@ class Application:
             for problem in error.problems:
                 log.error("configuration not reloaded: %s", problem)
             return
+        if not (self.server.on_loopback or new.clients or new.server.open):
+            # The file may say loopback by now; this process still listens where it did.
+            log.error("configuration not reloaded: %s is open to the network, and without clients [server] open must be true", self.server.url)
+            return
         old, self.config = self.config, new
         self.dispatcher.upstream = _upstream(new)
         self.server.house.limits = Limits(new.server)
+        self.gate.apply(new)
         self.registry.apply(new)
         logging.getLogger("hermes").setLevel(new.log.level.upper())
         for key in ("listen", "max_connections", "state_dir"):
@@ -186,10 +193,10 @@ class Application:
                              self.supervisor.starting())
         return status.picture(facts, self.registry.snapshots(), seen)
 
-    def _admit(self, request) -> None:
-        if not self.serving() and request.path not in health.PATHS:
+    def _admit(self, call: Call) -> None:
+        if not self.serving() and call.request.path not in health.PATHS:
             raise Draining("Hermes is stopping")
-        gate.admit(request, self.server.on_loopback)
+        self.gate.admit(call)
 
     def _note(self, call: Call | None, status: int, outcome: str) -> None:
         """Told of every request once, at its end."""
@@ -201,8 +208,14 @@ class Application:
         if call is None:
             access.info("request status=%d outcome=%s", status, outcome)
         else:
-            access.info("request method=%s path=%s model=%s status=%d outcome=%s queue_s=%.3f duration_s=%.3f", call.request.method,
-                        call.request.path[:256], logs.word(call.model[:128]), status, outcome, call.queued, time.monotonic() - call.arrived)
+            access.info("request method=%s path=%s client=%s model=%s status=%d outcome=%s queue_s=%.3f duration_s=%.3f", call.request.method,
+                        call.request.path[:256], self._name(call), logs.word(call.model[:128]), status, outcome, call.queued,
+                        time.monotonic() - call.arrived)
+
+    @staticmethod
+    def _name(call: Call) -> str:
+        """Who asked; of someone without a valid key only the address is known."""
+        return call.client.address if call.principal is NOBODY else call.principal.name
 
 
 def _upstream(settings: Config) -> Upstream:

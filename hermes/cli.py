@@ -8,7 +8,15 @@ import sys
 from hermes import __version__
 
 OK, FAILED, BAD_COMMAND, CANNOT_START, BAD_CONFIG = 0, 1, 2, 3, 78     # 78 is EX_CONFIG of sysexits.h
-COMMANDS = ("serve", "check", "demo", "simulator", "version")
+COMMANDS = ("serve", "check", "demo", "simulator", "key", "version")
+NEW_KEY = """The key, shown this once and kept nowhere:
+
+  {key}
+
+For hermes.toml:
+
+{table}
+key_sha256 = "{hash}\""""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -41,11 +49,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, run, text in (("serve", serve, "run the gateway (the default)"), ("check", check, "say everything that is wrong with a configuration"),
                             ("demo", demo, "run the gateway in front of a built-in stand-in Ollama"),
-                            ("simulator", simulator, "run the stand-in Ollama alone"), ("version", version, "print the version")):
+                            ("simulator", simulator, "run the stand-in Ollama alone"), ("key", key, "make a key for a client, and say what to write into hermes.toml"),
+                            ("version", version, "print the version")):
         command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         command.set_defaults(run=run)
         if name in ("serve", "check"):
             command.add_argument("--config", metavar="FILE", help="the configuration (default: HERMES_CONFIG, ./hermes.toml, …)")
+        if name == "key":
+            command.add_argument("name", metavar="NAME", help="the client's name")
         if name == "simulator":
             command.add_argument("--host", default="127.0.0.1")
             command.add_argument("--port", type=int, default=11434)
@@ -86,7 +97,7 @@ def check(options: argparse.Namespace) -> int:
     except config.ConfigError as error:
         print(error, file=sys.stderr)
         return BAD_CONFIG
-    print(f"{path or 'built-in configuration'}: OK, {len(settings.models)} models, listen {settings.server.listen}, upstream {settings.ollama.url}")
+    print(f"{path or 'built-in configuration'}: OK, {len(settings.models)} models, {len(settings.clients)} clients, listen {settings.server.listen}, upstream {settings.ollama.url}")
     return OK
 
 
@@ -119,6 +130,20 @@ def simulator(options: argparse.Namespace) -> int:
             signal.pause()
     finally:
         stand_in.stop()
+    return OK
+
+
+def key(options: argparse.Namespace) -> int:
+    """The key goes to stdout and nowhere else; 256 random bits need no slow hash."""
+    import hashlib
+    import secrets
+
+    from hermes import config
+    if not config.is_client_name(options.name):
+        print("hermes: a client's name is made of letters, digits and any of _ . @ + -, at most 64 of them", file=sys.stderr)
+        return BAD_COMMAND
+    made = config.KEY_PREFIX + secrets.token_urlsafe(32)
+    print(NEW_KEY.format(key=made, table=config.heading(("clients", options.name)), hash=hashlib.sha256(made.encode("ascii")).hexdigest()))
     return OK
 
 

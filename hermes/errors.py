@@ -7,18 +7,20 @@ How it looks on the wire is the dialect's affair (hermes.frontend); nobody maps 
 import math
 
 __all__ = [
-    "HermesError", "CallerError", "BadRequest", "Forbidden", "NotFound", "ModelNotFound", "MethodNotAllowed",
+    "HermesError", "CallerError", "BadRequest", "Unauthorized", "Forbidden", "ClientForbidden", "NotFound", "ModelNotFound", "MethodNotAllowed",
     "RequestTimeout", "BodyTooLarge", "UriTooLong", "ExpectationFailed", "HeadTooLarge", "NotImplementedByHermes",
-    "VersionNotSupported", "HermesBusy", "QueueFull", "QueueTimeout", "Draining", "PoolDown", "TooManyConnections", "QuotaExceeded",
+    "VersionNotSupported", "RateLimited", "QuotaExceeded", "LockedOut", "HermesBusy", "QueueFull", "QueueTimeout", "Draining", "PoolDown", "TooManyConnections",
     "UpstreamError", "UpstreamUnreachable", "UpstreamBroken", "UpstreamTimeout", "UpstreamFailed", "WorkerLost", "ClientGone",
 ]
 
 
 class HermesError(Exception):
-    """Anything Hermes says no with. `status` is the HTTP status, `code` a stable word for programs."""
+    """Anything Hermes says no with. `status` is the HTTP status, `code` a stable word for programs, `headers` are response fields
+    that belong to the status."""
 
     status = 500
     code = "internal_error"
+    headers: tuple[tuple[str, str], ...] = ()
     retry_after: int | None = None   # whole seconds, 1 to 59 (clients do not obey longer ones)
     waited = 0.0                     # seconds the call had waited for its turn
 
@@ -39,8 +41,24 @@ class BadRequest(CallerError):
     """Malformed HTTP or JSON, a missing or wrong field."""
 
 
+class Unauthorized(CallerError):
+    """No key, or none that is known: one text for every reason."""
+
+    status, code, headers = 401, "unauthorized", (("WWW-Authenticate", "Bearer"),)
+
+    def __init__(self):
+        super().__init__("a valid key is needed")
+
+
 class Forbidden(CallerError):
     status, code = 403, "forbidden"
+
+
+class ClientForbidden(Forbidden):
+    """The client is known, and may not do this: one text for every reason, so that it tells nothing of what there is."""
+
+    def __init__(self):
+        super().__init__("this client may not do that")
 
 
 class NotFound(CallerError):
@@ -91,6 +109,26 @@ class VersionNotSupported(CallerError):
     status, code = 505, "http_version_not_supported"
 
 
+# -- the caller's own limits: later it may work --------------------------------------------------------------------
+
+class RateLimited(HermesError):
+    """The client has made its requests of this minute."""
+
+    status, code, retry_after = 429, "rate_limited", 1
+
+
+class QuotaExceeded(RateLimited):
+    """The client has used its tokens of this day. The text says when the next one begins, which Retry-After is too short for."""
+
+    code, retry_after = "quota_exceeded", 59
+
+
+class LockedOut(RateLimited):
+    """Too many wrong keys from this address."""
+
+    code = "locked_out"
+
+
 # -- Hermes's own limits: later it may work ------------------------------------------------------------------------
 
 class HermesBusy(HermesError):
@@ -117,12 +155,6 @@ class TooManyConnections(HermesBusy):
 
 class QueueTimeout(HermesError):
     status, code = 504, "queue_timeout"
-
-
-class QuotaExceeded(HermesError):
-    """This client's own limit, not Hermes's: 429. Its text says when the next day begins, which Retry-After is too short for."""
-
-    status, code, retry_after = 429, "quota_exceeded", 59
 
 
 # -- Ollama's side, or the worker's --------------------------------------------------------------------------------

@@ -10,12 +10,16 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from hermes.config import addresses
+from hermes.config.clients import ClientSettings, is_client_name, read_clients
+from hermes.config.reading import ConfigError, Problem, Reading, heading, quoted
+from hermes.config.settings import CLASSES, KEY_PREFIX, SETTINGS
 from hermes.names import canonical
-from hermes.config.reading import ConfigError, Problem, Reading, quoted
-from hermes.config.settings import SETTINGS
 
 __all__ = [
+    "CLASSES",
+    "KEY_PREFIX",
     "SETTINGS",
+    "ClientSettings",
     "Config",
     "ConfigError",
     "DefaultSettings",
@@ -25,6 +29,8 @@ __all__ = [
     "Problem",
     "ServerSettings",
     "find",
+    "heading",
+    "is_client_name",
     "load",
     "loads",
 ]
@@ -48,6 +54,9 @@ class ServerSettings:
     heartbeat: float  # math.inf where the file says "off", as below
     heartbeat_plain: float
     state_dir: str  # "" is none
+    open: bool  # may anybody come in from the network?
+    manage: bool  # may everybody manage models, where no clients are configured?
+    clients_file: str  # beside the file it is named in, unless its path is absolute; "" is none
 
     @property
     def listen(self) -> str:
@@ -104,6 +113,7 @@ class Config:
     defaults: DefaultSettings
     log: LogSettings
     models: tuple[ModelSettings, ...]
+    clients: tuple[ClientSettings, ...]  # none: nobody is asked for a key
     path: str | None
 
 
@@ -139,11 +149,27 @@ def _config(reading: Reading, text: str | None, path: str | None) -> Config:
     server, ollama = ServerSettings(host=host, port=port, **values["server"]), OllamaSettings(**values["ollama"])
     defaults = DefaultSettings(**values["defaults"])
     models = tuple(_models(reading, defaults))
+    so_far = len(reading.problems)
+    clients = read_clients(reading, _more_clients(reading, server.clients_file))
+    has_clients = bool(clients) or len(reading.problems) > so_far  # clients that are all wrong are a problem already
     if document is not None:  # a file that could not be read might have said otherwise
         _refuse_own_address(reading, server, ollama.url)
         _refuse_bad_folder(reading, server.state_dir)
+        _refuse_open_door(reading, server, has_clients)
     reading.finish()
-    return Config(server, ollama, defaults, LogSettings(**values["log"]), models, path)
+    return Config(server, ollama, defaults, LogSettings(**values["log"]), models, clients, path)
+
+
+def _more_clients(reading: Reading, name: str) -> Reading | None:
+    """The file that `clients_file` names, read; its problems are the whole configuration's."""
+    if not name:
+        return None
+    more = Reading(os.path.join(os.path.dirname(reading.file), name), NOTHING, ("clients",))
+    more.problems = reading.problems
+    text = more.file_text()
+    if text is not None:
+        more.document(text)
+    return more
 
 
 def _models(reading: Reading, defaults: DefaultSettings) -> Iterator[ModelSettings]:
@@ -157,7 +183,7 @@ def _models(reading: Reading, defaults: DefaultSettings) -> Iterator[ModelSettin
         model = ModelSettings(name=name, **values)
         for other in seen:
             if clash := _clash(model, other):
-                reading.model_problem(name, other.name, clash)
+                reading.clash("models", name, other.name, clash)
         seen.append(model)
         yield model
 
@@ -197,3 +223,16 @@ def _refuse_bad_folder(reading: Reading, folder: str) -> None:
         reading.problems.append(given.problem("there is no such folder; make it, or leave the key out"))
     elif not os.access(folder, os.W_OK | os.X_OK):
         reading.problems.append(given.problem("Hermes may not write there"))
+
+
+def _refuse_open_door(reading: Reading, server: ServerSettings, has_clients: bool) -> None:
+    """Whoever listens to the network says who may come in: nobody should have published an Ollama without noticing."""
+    if has_clients or server.open or addresses.is_loopback(server.host):
+        return
+    reading.problems.append(
+        reading.given["server.listen"].problem(
+            "whoever reaches this address could use Ollama; give clients keys with [clients.NAME] tables "
+            "(`python -m hermes key NAME` makes one), let everybody in with [server] open = true or HERMES_SERVER_OPEN=true, "
+            "or listen on 127.0.0.1"
+        )
+    )

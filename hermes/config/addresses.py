@@ -62,7 +62,7 @@ def is_own(url: str, host: str, port: int) -> bool:
         return False
     if host.lower() == there:
         return True
-    return _is_loopback(there) and (_is_loopback(host) or host in _EVERY_ADDRESS)
+    return is_loopback(there) and (is_loopback(host) or host in _EVERY_ADDRESS)
 
 
 def _refuse_extras(authority: str, rest: str) -> None:
@@ -118,7 +118,8 @@ def _ip(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
         return None
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether an address, or a name that needs no DNS, is this machine alone; "" is every address, and is not."""
     address = _ip(host)
     if address is None:
         name = host.lower().rstrip(".")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hermes.names import canonical
-from hermes.config.settings import SECTIONS, SETTINGS, Setting, from_text, nearest, read
+from hermes.config.settings import NAMED, SECTIONS, SETTINGS, Setting, from_text, nearest, read
 from hermes.config.tomllines import Path, line_of, scan
 
 ENVIRONMENT = "environment"  # the "file" of a problem that a variable caused
@@ -48,26 +48,33 @@ class Given:
     at: Problem
     label: str
     is_default: bool = False
+    is_secret: bool = False
 
     def problem(self, text: str) -> Problem:
-        return Problem(self.at.file, self.at.line, self.at.key, f"{self.label} is {shown(self.value)}: {text}")
+        value = "***" if self.is_secret else shown(self.value)
+        return Problem(self.at.file, self.at.line, self.at.key, f"{self.label} is {value}: {text}")
 
 
 class Reading:
-    """The problems found so far, and where each value of the fixed sections was given (by "section.key")."""
+    """The problems found so far, and where each value of the fixed sections was given (by "section.key").
 
-    def __init__(self, file: str, environ: Mapping[str, str]) -> None:
+    `sections` are those that the file may have.
+    """
+
+    def __init__(self, file: str, environ: Mapping[str, str], sections: tuple[str, ...] = SECTIONS) -> None:
         self.file = file
         self.environ = environ
+        self._sections = sections
         self.problems: list[Problem] = []
         self.given: dict[str, Given] = {}
         self._data: dict[str, Any] = {}
         self._lines: dict[Path, int] = {}
 
     def finish(self) -> None:
-        """Raise ConfigError if anything was wrong: the file's problems from top to bottom, then the environment's."""
+        """Raise ConfigError if anything was wrong: each file's problems from top to bottom, then the environment's."""
         if self.problems:
-            raise ConfigError(tuple(sorted(self.problems, key=lambda p: (p.file == ENVIRONMENT, p.line or 0))))
+            files = list(dict.fromkeys((self.file, *(problem.file for problem in self.problems))))
+            raise ConfigError(tuple(sorted(self.problems, key=lambda p: (p.file == ENVIRONMENT, files.index(p.file), p.line or 0))))
 
     def file_text(self) -> str | None:
         """The text of the file, or None and a problem."""
@@ -79,9 +86,9 @@ class Reading:
             return content.decode("utf-8-sig")  # Windows editors begin a file with a byte order mark
         except UnicodeDecodeError as error:
             line = error.object.count(b"\n", 0, error.start) + 1
-            self._problem((), f"not UTF-8 text (byte {error.start})", line)
+            self.problem((), f"not UTF-8 text (byte {error.start})", line)
         except (OSError, ValueError) as error:
-            self._problem((), f"cannot read the file: {getattr(error, 'strerror', None) or error}")
+            self.problem((), f"cannot read the file: {getattr(error, 'strerror', None) or error}")
         return None
 
     def document(self, text: str) -> dict[str, Any] | None:
@@ -89,10 +96,10 @@ class Reading:
         try:
             self._data = tomllib.loads(text)
         except (ValueError, RecursionError) as error:  # ValueError is also a number of 5,000 digits
-            self._problem((), *_not_toml(error, text))
+            self.problem((), *_not_toml(error, text))
             return None
         self._lines = scan(text)
-        self._refuse_unknown((), self._data, SECTIONS)
+        self._refuse_unknown((), self._data, self._sections)
         return self._data
 
     def section(self, name: str) -> dict[str, Any]:
@@ -107,19 +114,35 @@ class Reading:
 
     def models(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """(name, the values that were given and are right) for each [models.NAME] with a possible name."""
-        for name, value in self._table(("models",), self._data.get("models", {})).items():
-            path = ("models", name)
-            table = self._table(path, value)
-            given = {s: self._given(s, path, table) for s in _settings("models") if s.key in table}
-            values = {setting.key: self._read(setting, one) for setting, one in given.items()}
-            if self._is_model_name(path):
-                yield name, {key: value for key, value in values.items() if value is not None}
+        return ((name, values) for name, values in self.tables("models") if self._is_model_name(("models", name)))
 
-    def model_problem(self, name: str, other: str, text: str) -> None:
+    def tables(self, section: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        """(name, values) for each [section.NAME]: what was given and is right, else the default if there is one."""
+        for name, value in self._table((section,), self._data.get(section, {})).items():
+            path = (section, name)
+            table = self._table(path, value)
+            values = {setting.key: read(setting, _default(setting)) for setting in _settings(section) if setting.default}
+            given = {s: self._given(s, path, table) for s in _settings(section) if s.key in table}
+            read_now = {setting.key: self._read(setting, one) for setting, one in given.items()}
+            yield name, values | {key: value for key, value in read_now.items() if value is not None}
+
+    def has(self, *path: str) -> bool:
+        """Whether the file has this key of a table, right or wrong."""
+        *tables, key = path
+        data: Any = self._data
+        for table in tables:
+            data = data.get(table) if isinstance(data, dict) else None
+        return isinstance(data, dict) and key in data
+
+    def clash(self, section: str, name: str, other: str, text: str) -> None:
         """Two tables that cannot both be; the message names the lines of both."""
-        line = line_of(self._lines, ("models", other))
-        path = ("models", name)
-        self._problem(path, f"{heading(path)} and {heading(('models', other))} (line {line}) {text}")
+        line = line_of(self._lines, (section, other))
+        path = (section, name)
+        self.problem(path, f"{heading(path)} and {heading((section, other))} (line {line}) {text}")
+
+    def where(self, *path: str) -> str:
+        """ "file:line" of a key, for the message about another one."""
+        return f"{self.file}:{line_of(self._lines, path)}"
 
     def _given(self, setting: Setting, path: Path, table: Mapping[str, Any]) -> Given:
         for variable in filter(None, (setting.variable, "" if setting.key in table else setting.fallback)):
@@ -130,7 +153,7 @@ class Reading:
         at = Problem(self.file, line_of(self._lines, keys), dotted(keys), "")
         label = f"{setting.key!r} in {heading(path)}"
         if setting.key in table:
-            return Given(table[setting.key], at, label)
+            return Given(table[setting.key], at, label, is_secret=setting.kind == "key")
         return Given(_default(setting), at, label, is_default=True)
 
     def _read(self, setting: Setting, given: Given) -> Any:
@@ -144,26 +167,27 @@ class Reading:
     def _table(self, path: Path, value: object) -> dict[str, Any]:
         """The value as a table with known keys only; whatever it is instead is a problem."""
         if not isinstance(value, dict):
-            self._problem(path, f"{dotted(path)!r} is {shown(value)}: wanted is a table, {heading(path)}")
+            self.problem(path, f"{dotted(path)!r} is {shown(value)}: wanted is a table, {heading(path)}")
             return {}
-        if path != ("models",):
+        if path not in [(section,) for section in NAMED]:
             self._refuse_unknown(path, value, tuple(setting.key for setting in _settings(path[0])))
         return value
 
     def _refuse_unknown(self, path: Path, table: Mapping[str, Any], known: tuple[str, ...]) -> None:
         for key, value in table.items():
             if key not in known:
-                self._problem((*path, key), _unknown((*path, key), value, known))
+                self.problem((*path, key), _unknown((*path, key), value, known))
 
     def _is_model_name(self, path: Path) -> bool:
         try:
             canonical(path[-1])
         except ValueError:
-            self._problem(path, f"{heading(path)}: {quoted(path[-1])} is not a model name")
+            self.problem(path, f"{heading(path)}: {quoted(path[-1])} is not a model name")
             return False
         return True
 
-    def _problem(self, path: Path, text: str, line: int | None = None) -> None:
+    def problem(self, path: Path, text: str, line: int | None = None) -> None:
+        """One more thing that is wrong, with a key or table of this file."""
         self.problems.append(Problem(self.file, line or line_of(self._lines, path), dotted(path), text))
 
 
@@ -181,9 +205,9 @@ def _unknown(path: Path, value: object, known: tuple[str, ...]) -> str:
     is_table = isinstance(value, dict | list)
     homes = [setting.section for setting in SETTINGS if setting.key == key]
     near = nearest(key, known)
-    if path[0] == "models" and isinstance(value, dict):
-        hint = f" (a name with a dot needs quotes: {heading(('models', '.'.join(path[1:])))})"
-    elif homes and not is_table:
+    if path[0] in NAMED and isinstance(value, dict):
+        hint = f" (a name with a dot needs quotes: {heading((path[0], '.'.join(path[1:])))})"
+    elif homes and not is_table and not (near and path[0] == "clients"):
         hint = f" (it belongs in [{homes[0]}])"
     else:
         hint = f" (did you mean {heading((near,)) if len(path) == 1 else repr(near)}?)" if near else ""

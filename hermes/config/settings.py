@@ -6,6 +6,8 @@ continues "'key' in [section] is VALUE: ", so that every message says what was f
 """
 
 import difflib
+import hashlib
+import json
 import math
 import re
 from dataclasses import dataclass
@@ -13,15 +15,18 @@ from types import MappingProxyType
 from typing import TypeGuard
 
 from hermes.config.addresses import base_url, listen_address
-from hermes.names import canonical
+from hermes.names import canonical, canonical_pattern
 
 SHORTEST = 0.001  # seconds
 LONGEST = 168 * 3600.0  # seconds. Not for ever: poll() counts milliseconds in a C int, which is full after 24 days
 TIB = 2**40  # bytes
 
-SECTIONS = ("server", "ollama", "defaults", "log", "models")
+SECTIONS = ("server", "ollama", "defaults", "log", "models", "clients")
+NAMED = ("models", "clients")  # their tables have names of the user's own
 LEVELS = ("debug", "info", "warning", "error")
 COSTS = ("low", "medium", "high")
+CLASSES = ("interactive", "normal", "background")  # the best first
+KEY_PREFIX = "hk-"  # of the keys that `hermes key` makes
 
 _SECONDS = MappingProxyType({"ms": 0.001, "s": 1, "m": 60, "h": 3600})
 _BYTES = MappingProxyType(
@@ -36,11 +41,13 @@ _SIZE = re.compile(rf"({_NUMBER})({'|'.join(_BYTES)})")
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One key of one section. `default` is TOML text; "" where a model's table falls back to something else."""
+    """One key of one section. `default` is TOML text; "" where a named table falls back to something else."""
 
     section: str
     key: str
-    kind: str  # "address", "url", "folder", "duration", "duration or off", "size", "count", "level", "name" or "cost"
+    # "address", "url", "duration", "duration or off", "size", "count", "number", "bool", "level", "name", "names", "cost",
+    # "class", "file", "folder" or "key", which is the SHA-256 of one
+    kind: str
     default: str
     doc: str  # one line; it opens the key's comment in hermes.toml and fills its row in the README
     low: float = 0
@@ -49,8 +56,8 @@ class Setting:
 
     @property
     def variable(self) -> str | None:
-        """The environment variable that overrides it; None for a model's table, whose key is the user's own."""
-        return None if self.section == "models" else f"HERMES_{self.section}_{self.key}".upper()
+        """The environment variable that overrides it; None for a table whose name is the user's own."""
+        return None if self.section in NAMED else f"HERMES_{self.section}_{self.key}".upper()
 
 
 def _time(section: str, key: str, default: str, doc: str) -> Setting:
@@ -73,6 +80,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("server", "heartbeat", "duration or off", '"15s"', "After how long a waiting stream shows signs of life.", SHORTEST, LONGEST),
     Setting("server", "heartbeat_plain", "duration or off", '"off"', "The same for an answer that is not streamed.", SHORTEST, LONGEST),
     Setting("server", "state_dir", "folder", '""', "The folder that keeps the usage over a restart; none keeps it in memory."),
+    Setting("server", "open", "bool", "false", "Whether anybody may come in from the network, without a key."),
+    Setting("server", "manage", "bool", "false", "Whether everybody may manage models, where no clients are configured."),
+    Setting("server", "clients_file", "file", '""', "A file with more [clients.NAME] tables; its folder is this file's."),
     Setting("ollama", "url", "url", '"http://127.0.0.1:11434"', "Where Ollama is.", fallback="OLLAMA_HOST"),
     _time("ollama", "connect_timeout", "2s", "How long one attempt to connect to Ollama may take."),
     _limit("first_byte_timeout", "10m", "How long Ollama may take to begin an answer; a load is part of it."),
@@ -90,14 +100,31 @@ SETTINGS: tuple[Setting, ...] = (
         "models", "queue_timeout", "duration", "", "How long one may wait; else as in [defaults].", SHORTEST, LONGEST
     ),
     Setting("models", "memory_cost", "cost", "", "The memory it needs: low, medium, high or a size.", 1, 1024 * TIB),
+    Setting("clients", "key_sha256", "key", "", "The SHA-256 of the client's key, 64 hex digits."),
+    Setting("clients", "weight", "number", "1", "The client's share beside the others' in its class.", 0.001, 1000),
+    Setting("clients", "max_class", "class", '"interactive"', "The best class the client may ask for."),
+    Setting("clients", "default_class", "class", "", "The class of a call that asks for none; else normal, or max_class."),
+    Setting("clients", "max_concurrency", "count", "", "Calls running at once, all models together.", 1, 100_000),
+    Setting("clients", "requests_per_minute", "count", "", "Requests in any 60 seconds.", 1, 100_000),
+    Setting("clients", "tokens_per_day", "count", "", "Tokens in a day, read and written.", 1, 10**15),
+    Setting("clients", "models", "names", '["*"]', "The models the client may use; * stands for any characters."),
+    Setting("clients", "manage", "bool", "false", "Whether the client may manage models."),
 )
+
 
 def read(setting: Setting, value: object) -> object:
     """The value Hermes uses for what the file holds. Raises ValueError: what is wanted instead.
 
-    Seconds as float ("off" is math.inf), bytes and counts as int, an address as (host, port), all else as text.
+    Seconds as float ("off" is math.inf), bytes and counts as int, an address as (host, port), names as a tuple of
+    canonical patterns, all else as text.
     """
     match setting.kind:
+        case "bool":
+            return _bool(value)
+        case "number":
+            return _number(setting, value)
+        case "names":
+            return _patterns(value)
         case "duration" | "duration or off":
             return _duration(setting, value)
         case "size":
@@ -112,6 +139,8 @@ def read(setting: Setting, value: object) -> object:
 def from_text(setting: Setting, text: str) -> object:
     """What an environment variable's text would be in TOML: a bare number where a number may stand, else text."""
     text = text.strip()
+    if setting.kind == "bool" and text.lower() in ("true", "false"):
+        return text.lower() == "true"
     if setting.kind in ("count", "size") and re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         return int(text)
     if setting.kind in ("duration", "duration or off") and re.fullmatch(rf"[+-]?{_NUMBER}", text):
@@ -120,8 +149,9 @@ def from_text(setting: Setting, text: str) -> object:
 
 
 def nearest(word: str, known: tuple[str, ...]) -> str | None:
-    """The known word that was most likely meant, if any comes near."""
-    return next(iter(difflib.get_close_matches(word.lower(), known, n=1)), None)
+    """The known word that was most likely meant, if any comes near: one that looks like it, or the only one it begins."""
+    begun = [one for one in known if len(word) > 2 and one.startswith(f"{word.lower()}_")]
+    return next(iter(difflib.get_close_matches(word.lower(), known, n=1)), begun[0] if len(begun) == 1 else None)
 
 
 def _duration(setting: Setting, value: object) -> float:
@@ -162,6 +192,18 @@ def _count(setting: Setting, value: object) -> int:
     return value
 
 
+def _number(setting: Setting, value: object) -> float:
+    if not (_is_number(value) and setting.low <= value <= setting.high):
+        raise ValueError(f"wanted is a number, {setting.low:g} to {setting.high:g}")
+    return float(value)
+
+
+def _bool(value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ValueError("wanted is true or false")
+    return value
+
+
 def _is_number(value: object) -> TypeGuard[int | float]:
     """Whether it is a TOML number; Python takes true for 1, TOML does not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
@@ -177,18 +219,52 @@ def _text(setting: Setting, value: object) -> object:
             return base_url(value)
         case "name":
             return _model_name(value)
+        case "key":
+            return _key_hash(value)
+        case "class":
+            return _one_of(CLASSES, value)
         case "folder":
             return _folder(value)
-    return _level(value)
+        case "file":
+            return _file_name(value)
+    return _one_of(LEVELS, value.lower())  # LOG_LEVEL=INFO is how most people write it
 
 
-def _level(value: str) -> str:
-    level = value.lower()  # LOG_LEVEL=INFO is how most people write it
-    if level not in LEVELS:
-        near = nearest(level, LEVELS)
+def _one_of(words: tuple[str, ...], value: str) -> str:
+    if value not in words:
+        near = nearest(value, words)
         meant = f' (did you mean "{near}"?)' if near else ""
-        raise ValueError(f"wanted is one of {', '.join(LEVELS)}{meant}")
-    return level
+        raise ValueError(f"wanted is one of {', '.join(words)}{meant}")
+    return value
+
+
+def _key_hash(value: str) -> str:
+    """In lower case. The message never has the value: some paste the key itself."""
+    if value.startswith(KEY_PREFIX):
+        raise ValueError("that is the key itself; wanted is its SHA-256, which was printed with it")
+    if not re.fullmatch(r"[0-9A-Fa-f]{64}", value):
+        raise ValueError("wanted is a SHA-256 as 64 hex digits; `python -m hermes key NAME` makes a key and says it")
+    if value.lower() == hashlib.sha256().hexdigest():
+        raise ValueError("that is the SHA-256 of nothing; `python -m hermes key NAME` makes a key and says its own")
+    return value.lower()
+
+
+def _file_name(value: str) -> str:
+    if "\0" in value:
+        raise ValueError("wanted is the name of a file")
+    return value
+
+
+def _patterns(value: object) -> tuple[str, ...]:
+    wanted = 'wanted is a list of model names such as ["gemma3:270m", "llama3*"]'
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{wanted}; left out, it is every model")
+    for name in value:
+        try:
+            canonical_pattern(name if isinstance(name, str) else "")
+        except ValueError:
+            raise ValueError(f"{wanted}, and {json.dumps(name, default=str)[:60]} cannot be one") from None
+    return tuple(map(canonical_pattern, value))
 
 
 def _folder(value: str) -> str:

@@ -38,8 +38,8 @@ class Limits:
 
 
 class House:
-    """What every connection needs of the server. `admit` raises Forbidden; `note(call, status, outcome)` is told of each
-    request once, at its end; `closing()`: take no further request on this connection."""
+    """What every connection needs of the server. `admit(call)` finds out who asks, or raises a HermesError; `note(call, status, outcome)` is
+    told of each request once, at its end; `closing()`: take no further request on this connection."""
 
     def __init__(self, router: Router, limits: Limits, admit: Callable, note: Callable, closing: Callable[[], bool]):
         self.router, self.limits, self.admit, self.note, self.closing = router, limits, admit, note, closing
@@ -51,7 +51,8 @@ def _timeval(seconds: float) -> bytes:
 
 
 class ClientConnection:
-    def __init__(self, sock: socket.socket, house: House):
+    def __init__(self, sock: socket.socket, house: House, address: str = ""):
+        self.address = address                  # the client's, without a port
         self._sock = sock
         self._house = house
         self._limits = house.limits
@@ -125,7 +126,7 @@ class ClientConnection:
         request = call.request
         unread = request.length != 0
         keep, self._keep = self._keep, self._keep and not unread
-        self._house.admit(request)
+        self._house.admit(call)
         route, call.model = self._house.router.match(request.method, request.path)
         if unread:
             if request.length is not None and request.length > self._limits.max_body:
@@ -216,6 +217,8 @@ class ClientConnection:
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def _head(self, call: Call | None, status: int, headers: list[tuple[str, str]]) -> bytes:
+        if call is not None:
+            headers += call.headers
         if not self._keep or self._house.closing():
             self._keep = False
             headers.append(("Connection", "close"))

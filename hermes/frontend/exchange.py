@@ -10,6 +10,7 @@ from typing import Protocol
 from hermes.dispatch.lease import Lease
 from hermes.errors import HermesError
 from hermes.frontend.http1 import Request
+from hermes.frontend.principal import NOBODY, Principal
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
@@ -18,10 +19,11 @@ JSON = "application/json; charset=utf-8"
 
 @dataclass(slots=True)
 class Call:
-    """One request on its way through. `client` has a fileno() that shows when he leaves; `arrived` is monotonic.
-    `model` is what the path named, decoded, or what the endpoint found; `queued` is filled in by the endpoint, in seconds;
-    `leases`: what it had of the workers, the last of them for the answer.
-    `heartbeat`: after how many seconds of waiting a stream shows signs of life; `heartbeat_plain` the same for an answer that is none."""
+    """One request on its way through. `client` has a fileno() that shows when he leaves, and an address; `arrived` is monotonic.
+    `principal` is filled in by the gate, and `headers` with what every answer to the call has to say; `model` is what the path named,
+    decoded, or what the endpoint found; `queued` is filled in by the endpoint, in seconds; `leases`: what it had of the workers, the last
+    of them for the answer. `heartbeat`: after how many seconds of waiting a stream shows signs of life; `heartbeat_plain` the same for
+    an answer that is none."""
 
     request: Request
     client: object
@@ -32,6 +34,8 @@ class Call:
     leases: list[Lease] = field(default_factory=list)
     heartbeat: float = math.inf
     heartbeat_plain: float = math.inf
+    principal: Principal = NOBODY
+    headers: tuple[tuple[str, str], ...] = ()
 
     def wants_sse(self) -> bool:
         return SSE in self.request.headers.get("accept", "").lower()
@@ -80,7 +84,7 @@ class Dialect:
     sse_error: Callable[[HermesError], bytes]
 
     def error(self, error: HermesError) -> Response:
-        headers = []
+        headers = [*error.headers]
         if error.retry_after:
             headers.append(("Retry-After", str(error.retry_after)))
         if allow := getattr(error, "allow", None):

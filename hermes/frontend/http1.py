@@ -19,7 +19,7 @@ HEAD_MAX = 32 * 1024        # bytes of the whole head
 CHUNK_LINE_MAX = 256
 EXCESS_MAX = 16 * 1024      # bytes of chunk coding without much in it; decoding 64 MiB of one-byte chunks would take a minute
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "CONNECT", "TRACE"})
-ONCE = frozenset({"host", "content-length", "transfer-encoding", "content-type", "authorization", "expect", "origin", "x-api-key"})
+ONCE = frozenset({"host", "content-length", "transfer-encoding", "content-type", "expect", "origin"})
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])\Z")

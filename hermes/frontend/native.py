@@ -6,7 +6,7 @@ from hermes.dispatch.dispatcher import Dispatcher
 from hermes.errors import BadRequest, HermesError, ModelNotFound, NotFound
 from hermes.frontend.exchange import JSON, NDJSON, Call, Dialect, Streamed, error_line
 from hermes.frontend.jsonbody import Member, read_members, replace, text_of
-from hermes.frontend.relay import Errand, make_job, relay
+from hermes.frontend.relay import Errand, find_place, make_job, permit, relay
 from hermes.frontend.router import Route
 
 
@@ -71,6 +71,11 @@ class Native:
 
     def read(self, call: Call) -> Streamed:
         """Calls that need no running model never wait behind generation: they have workers of their own."""
+        if call.request.method == "POST" and not call.principal.may_use(()):
+            members = read_members(call.body)
+            for key in ("model", "name"):       # Ollama takes either
+                if key in members and isinstance(members[key].value, str):
+                    permit(self._dispatcher, call, text_of(members[key].value))
         job = make_job(self._dispatcher, call, call.body, "")
         return relay(self._dispatcher, call, Errand(self._dispatcher.registry.control, job, DIALECT))
 
@@ -82,7 +87,7 @@ def infer(dispatcher: Dispatcher, call: Call, rules: Rules, dialect: Dialect) ->
     member = model_member(members, rules)
     call.model = text_of(member.value)
     try:
-        place = dispatcher.place(call.model, call.client)
+        place = find_place(dispatcher, call)
     except ModelNotFound:
         if call.request.path in EMBEDDING:
             raise ModelNotFound(f'model "{call.model}" not found, try pulling it first') from None

@@ -7,10 +7,10 @@ from hermes.dispatch.dispatcher import Dispatcher
 from hermes.errors import BadRequest, CallerError, HermesError, NotFound
 from hermes.frontend.exchange import SSE, Call, Dialect, Streamed
 from hermes.frontend.native import Rules, infer
-from hermes.frontend.relay import Errand, make_job, relay
+from hermes.frontend.relay import Errand, make_job, permit, relay
 from hermes.frontend.router import Route
 
-_TYPES = {400: "invalid_request_error", 404: "not_found_error"}
+_TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
 def _error_body(error: HermesError) -> bytes:
@@ -44,5 +44,7 @@ class OpenAI:
         return infer(self._dispatcher, call, GENERATING[call.request.path], DIALECT)
 
     def read(self, call: Call) -> Streamed:
+        if call.model:
+            permit(self._dispatcher, call, call.model)
         job = make_job(self._dispatcher, call, b"", "")
         return relay(self._dispatcher, call, Errand(self._dispatcher.registry.control, job, DIALECT))

@@ -17,7 +17,7 @@ from hermes.dispatch.pending import Pending
 from hermes.errors import BadRequest, HermesError, UpstreamBroken, UpstreamFailed
 from hermes.frontend.exchange import JSON, NDJSON, SSE, Call, Dialect, Response, Streamed, error_line
 from hermes.frontend.heartbeat import Beats, Late
-from hermes.frontend.relay import refusal
+from hermes.frontend.relay import find_place, refusal
 from hermes.frontend.router import Route
 
 _KINDS = {"prompt": (str, "a string"), "messages": (list, "an array"), "system": (str, "a string"), "images": (list, "an array"),
@@ -43,7 +43,7 @@ class Own:
 
     def generate(self, call: Call) -> Response | Streamed:
         asked = read_request(call.body)
-        place = self._dispatcher.place(call.model, call.client)
+        place = find_place(self._dispatcher, call)
         path, body = to_native(asked, place.model if self._dispatcher.renamed(call.model, place) else call.model)
         job = self._dispatcher.job("POST", path, body=json.dumps(body).encode(), ending="done", decode=True,
                                    headers=(("Content-Type", "application/json"),))

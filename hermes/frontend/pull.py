@@ -2,23 +2,29 @@
 
 import json
 
+from hermes.dispatch.dispatcher import Dispatcher
 from hermes.dispatch.pulls import Pulls, Subscription
-from hermes.errors import BadRequest
+from hermes.errors import BadRequest, ClientForbidden
 from hermes.frontend.exchange import NDJSON, SSE, Call, Response, Streamed
 from hermes.frontend.own import DIALECT
+from hermes.frontend.relay import permit
 from hermes.frontend.router import Route
 
 
 class PullEndpoint:
     """Runs in its client's handler thread."""
 
-    def __init__(self, pulls: Pulls):
+    def __init__(self, dispatcher: Dispatcher, pulls: Pulls):
+        self._dispatcher = dispatcher
         self._pulls = pulls
 
     def routes(self) -> list[Route]:
         return [Route("POST", "/v1/llm/{model}/pull", DIALECT, self.pull)]
 
     def pull(self, call: Call) -> Response | Streamed:
+        if not call.principal.pull:
+            raise ClientForbidden
+        permit(self._dispatcher, call, call.model)
         stream = _wants_stream(call.body)
         try:
             progress = self._pulls.join(call.model, call.client)

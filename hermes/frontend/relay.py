@@ -8,10 +8,11 @@ from hermes.dispatch.dispatcher import Dispatcher
 from hermes.dispatch.lease import Lease
 from hermes.dispatch.pending import Pending
 from hermes.dispatch.registry import Place
-from hermes.errors import UpstreamFailed
+from hermes.errors import ClientForbidden, UpstreamFailed
 from hermes.frontend.exchange import JSON, NDJSON, SSE, Call, Dialect, Source, Streamed
 from hermes.frontend.heartbeat import Beats, Late
 from hermes.frontend.http1 import chunk
+from hermes.names import canonical
 from hermes.workers.chunks import payload
 from hermes.workers.messages import Job
 
@@ -19,6 +20,28 @@ from hermes.workers.messages import Job
 FORWARDED = {"content-type": "Content-Type", "accept": "Accept", "user-agent": "User-Agent"}
 
 _NAMES = {"content-type": "Content-Type", "cache-control": "Cache-Control", "allow": "Allow", "location": "Location"}
+
+
+def permit(dispatcher: Dispatcher, call: Call, name: str) -> None:
+    """Raises ClientForbidden if the client may not use the model, by whatever name it has here. Ollama is not asked: the answer must not
+    tell which models there are."""
+    if call.principal.may_use(()):
+        return
+    try:
+        key = canonical(name)
+    except ValueError:
+        names = ()                              # no model has such a name
+    else:
+        place = dispatcher.registry.find(key)
+        names = (key, canonical(place.pool.name), canonical(place.model)) if place else (key,)
+    if not call.principal.may_use(names):
+        raise ClientForbidden
+
+
+def find_place(dispatcher: Dispatcher, call: Call) -> Place:
+    """Where the call's model runs. Raises ClientForbidden, and whatever `Dispatcher.place` does."""
+    permit(dispatcher, call, call.model)
+    return dispatcher.place(call.model, call.client)
 
 
 def make_job(dispatcher: Dispatcher, call: Call, body: bytes, ending: str) -> Job:

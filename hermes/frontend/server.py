@@ -119,7 +119,8 @@ class Server(http.server.ThreadingHTTPServer):
     # -- a connection's thread -------------------------------------------------------------------------------------
 
     def finish_request(self, request, client_address) -> None:
-        connection = ClientConnection(request, self.house)
+        # On a socket for both families an IPv4 client has an IPv6 address; he is the same client by either.
+        connection = ClientConnection(request, self.house, client_address[0].removeprefix("::ffff:"))
         with self._lock:
             self._connections.add(connection)
         try:

@@ -15,18 +15,12 @@ from hermes.frontend.own import DIALECT
 from hermes.frontend.router import Route
 from hermes.observe.usage import KEPT, Spent, Usage
 
-NOBODY = "anonymous"        # the client of a call whose sender is not known
 TOKEN = 4                   # bytes of text for a token: Ollama's own guess where it guesses (ollama-api.md §1.16)
 MOST = 1 << 32              # tokens of one call; more is nonsense from upstream, which no file could hold
 IMAGE = 1024                # bytes of base64 without an end: no text
 _BASE64 = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/="
 _DAY = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _NUMBER = re.compile(r"[1-9][0-9]{0,2}")
-
-
-def client_of(call: Call) -> str:
-    principal = getattr(call, "principal", None)
-    return NOBODY if principal is None else principal.name
 
 
 def spent(call: Call, status: int, outcome: str) -> Spent | None:
@@ -37,7 +31,7 @@ def spent(call: Call, status: int, outcome: str) -> Spent | None:
     told = _told(last)
     tokens = told or _guess(call, last)
     failed = outcome not in ("ok", "refused", "cancelled") or status >= 500
-    return Spent(client_of(call), last.model, outcome == "ok", failed, *tokens, estimated=told is None and any(tokens),
+    return Spent(call.principal.name, last.model, outcome == "ok", failed, *tokens, estimated=told is None and any(tokens),
                  seconds=sum(lease.held for lease in call.leases))
 
 

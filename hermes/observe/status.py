@@ -16,7 +16,8 @@ from hermes.errors import ClientGone
 from hermes.names import canonical
 
 log = logging.getLogger("hermes.access")
-REJECTED = ("queue_full", "queue_timeout", "pool_down", "draining", "too_many_connections", "quota_exceeded")
+REJECTED = ("queue_full", "queue_timeout", "pool_down", "draining", "too_many_connections", "rate_limited", "quota_exceeded",
+            "locked_out")
 
 
 class Counters:

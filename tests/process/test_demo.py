@@ -28,8 +28,9 @@ def as_request(line: str) -> tuple[int, str, str, bytes]:
 
 
 def test_the_three_lines_work_as_printed_and_ctrl_c_ends_both() -> None:
+    environment = {**os.environ, "HERMES_SERVER_CLIENTS_FILE": "/nonexistent", "HERMES_SERVER_LISTEN": "0.0.0.0:1"}     # meant for another Hermes
     with subprocess.Popen([sys.executable, "-m", "hermes", "demo"], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-                          start_new_session=True) as demo:
+                          env=environment, start_new_session=True) as demo:
         try:
             text = ""
             while len(CURL.findall(text)) < 3:

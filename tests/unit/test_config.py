@@ -12,11 +12,12 @@ import pytest
 
 from hermes import config
 from hermes.config.addresses import base_url, is_own
-from hermes.config import SETTINGS, ConfigError, ModelSettings, Problem, find, load, loads
-from hermes.config.settings import SECTIONS
+from hermes.config import SETTINGS, ClientSettings, ConfigError, ModelSettings, Problem, find, load, loads
+from hermes.config.settings import NAMED, SECTIONS
 from hermes.config.tomllines import line_of, scan
 
 SHIPPED = Path(__file__).parents[2] / "hermes.toml"
+OPEN = {"HERMES_SERVER_OPEN": "true"}
 
 
 def problems(text: str, environ: Mapping[str, str] | None = None) -> list[str]:
@@ -49,7 +50,8 @@ def test_built_in_settings() -> None:
     assert (ollama.first_byte_timeout, ollama.idle_timeout, ollama.total_timeout) == (600.0, 120.0, 3600.0)
     assert (defaults.max_concurrency, defaults.max_queue) == (1, 64)
     assert (defaults.queue_timeout, defaults.dismiss_after) == (60.0, 300.0)
-    assert (built_in.log.level, built_in.models, built_in.path) == ("info", (), None)
+    assert (built_in.log.level, built_in.models, built_in.clients, built_in.path) == ("info", (), (), None)
+    assert (server.open, server.manage, server.clients_file) == (False, False, "")
 
 
 def test_folder(tmp_path: Path, monkeypatch) -> None:
@@ -69,7 +71,8 @@ def test_folder(tmp_path: Path, monkeypatch) -> None:
 def test_settings_are_frozen() -> None:
     settings = load()
     model = loads("[models.m]").models[0]
-    for part in (settings, settings.server, settings.ollama, settings.defaults, settings.log, model):
+    client = loads(f'[clients.c]\nkey_sha256 = "{"ab" * 32}"').clients[0]
+    for part in (settings, settings.server, settings.ollama, settings.defaults, settings.log, model, client):
         with pytest.raises(FrozenInstanceError):
             setattr(part, fields(part)[0].name, None)
 
@@ -82,6 +85,8 @@ def test_table_and_dataclasses_agree() -> None:
         assert [name for name in names if name not in ("host", "port")] == [key for key in keys if key != "listen"]
     keys = [setting.key for setting in SETTINGS if setting.section == "models"]
     assert ["name", *keys] == [field.name for field in fields(ModelSettings)]
+    keys = [setting.key for setting in SETTINGS if setting.section == "clients"]
+    assert ["name", *keys] == [field.name for field in fields(ClientSettings)]
     assert {setting.section for setting in SETTINGS} == set(SECTIONS)
     assert all(setting.doc.endswith(".") and "\n" not in setting.doc for setting in SETTINGS)
 
@@ -102,27 +107,36 @@ def test_shipped_file_has_every_key_once_with_its_comment() -> None:
             assert (section, key[1]) not in found, f"{key[1]} is there twice"
             found[section, key[1]] = (key[2], comment[0] if comment else None)
         comment = [*comment, line] if line.startswith("# ") else []
-    fixed = [setting for setting in SETTINGS if setting.section != "models"]
+    fixed = [setting for setting in SETTINGS if setting.section not in NAMED]
     assert found == {(s.section, s.key): (s.default, f"# {s.doc}") for s in fixed}
 
 
 def test_shipped_file_only_leaves_out_the_url() -> None:
     data = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
     given = {(section, key) for section, table in data.items() for key in table}
-    fixed = {(s.section, s.key) for s in SETTINGS if s.section != "models"}
+    fixed = {(s.section, s.key) for s in SETTINGS if s.section not in NAMED}
     assert fixed - given == {("ollama", "url")}, "a url in the shipped file would hide OLLAMA_HOST"
 
 
 def test_shipped_examples_of_models_work() -> None:
     text = SHIPPED.read_text(encoding="utf-8")
-    examples = text[text.index("# [models.gemma]") :].replace("# ", "").replace("#", "")
+    examples = text[text.index("# [models.gemma]") : text.index("# One table for each client")].replace("# ", "").replace("#", "")
     assert loads(examples).models == (
         ModelSettings("gemma", "gemma3:270m", 2, 64, 60.0, "medium"),
         ModelSettings("mistral", "mistral", 1, 64, 60.0, "high"),
     )
     for setting in SETTINGS:
-        if setting.section == "models":
+        if setting.section in NAMED:
             assert re.search(rf"^# {setting.key} +{re.escape(setting.doc)}$", text, re.MULTILINE)
+
+
+def test_shipped_examples_of_clients_work() -> None:
+    text = SHIPPED.read_text(encoding="utf-8")
+    examples = text[text.index("# [clients.alice]") :].replace("# ", "").replace("#", "")
+    alice, batch = loads(examples).clients
+    assert (alice.name, alice.models, alice.manage, alice.default_class) == ("alice", ("*",), True, "normal")
+    assert (batch.name, batch.weight, batch.max_class, batch.default_class) == ("batch", 0.5, "background", "background")
+    assert batch.models == ("registry.ollama.ai/library/gemma3*", "registry.ollama.ai/library/llama3.2:1b")
 
 
 # --- values
@@ -278,7 +292,7 @@ def test_wrong_memory_cost(literal: str) -> None:
     ],
 )
 def test_listen(text: str, host: str, port: int, shown: str) -> None:
-    server = loads(f'[server]\nlisten = "{text}"').server
+    server = loads(f'[server]\nlisten = "{text}"', environ=OPEN).server
     assert (server.host, server.port, server.listen) == (host, port, shown)
 
 
@@ -423,9 +437,9 @@ def test_url_precedence() -> None:
 def test_own_address(listen: str, url: str, own: bool) -> None:
     text = f'[ollama]\nurl = "{url}"\n[server]\nlisten = "{listen}"'
     if not own:
-        assert loads(text).ollama.url == base_url(url)
+        assert loads(text, environ=OPEN).ollama.url == base_url(url)
         return
-    message = problem(text)
+    message = problem(text, OPEN)
     assert message.startswith(f"hermes.toml:2: 'url' in [ollama] is \"{url}\": {base_url(url)} is Hermes's own")
     assert "call itself for ever" in message and "[ollama] url" in message and "OLLAMA_HOST" in message
 
@@ -436,8 +450,8 @@ def test_port_zero_is_nobodys_own() -> None:
 
 def test_own_address_names_what_made_the_loop() -> None:
     assert problem("", {"OLLAMA_HOST": "0.0.0.0:11435"}).startswith('environment: OLLAMA_HOST is "0.0.0.0:11435": ')
-    assert problem('[server]\nlisten = ":11434"').startswith("hermes.toml:2: 'listen' in [server] is \":11434\": ")
-    assert problem("", {"HERMES_SERVER_LISTEN": ":11434"}).startswith("environment: HERMES_SERVER_LISTEN is ")
+    assert problem('[server]\nlisten = ":11434"', OPEN).startswith("hermes.toml:2: 'listen' in [server] is \":11434\": ")
+    assert problem("", OPEN | {"HERMES_SERVER_LISTEN": ":11434"}).startswith("environment: HERMES_SERVER_LISTEN is ")
 
 
 # --- the environment
@@ -446,6 +460,7 @@ def test_own_address_names_what_made_the_loop() -> None:
 def test_environment_over_file_over_default() -> None:
     text = '[server]\nmax_body = "1MB"\n[defaults]\nmax_queue = 3\n[models.m]'
     environ = {
+        "HERMES_SERVER_OPEN": " True ",
         "HERMES_DEFAULTS_MAX_QUEUE": " 5 ",
         "HERMES_SERVER_LISTEN": ":0",
         "HERMES_OLLAMA_CONNECT_TIMEOUT": "250ms",
@@ -463,7 +478,7 @@ def test_environment_over_file_over_default() -> None:
 
 def test_every_fixed_setting_has_a_variable() -> None:
     for setting in SETTINGS:
-        if setting.section != "models":
+        if setting.section not in NAMED:
             assert problem("", {f"HERMES_{setting.section.upper()}_{setting.key.upper()}": "a:b:c"}), setting
 
 
@@ -477,6 +492,8 @@ def test_every_fixed_setting_has_a_variable() -> None:
         ("HERMES_SERVER_HEAD_TIMEOUT", "nan", "a time such as"),
         ("HERMES_SERVER_HEAD_TIMEOUT", "-1", "a time such as"),
         ("HERMES_SERVER_LISTEN", "11435", "no port"),
+        ("HERMES_SERVER_OPEN", "1", "true or false"),
+        ("HERMES_SERVER_OPEN", "yes", "true or false"),
     ],
 )
 def test_wrong_variable(variable: str, text: str, wanted: str) -> None:
@@ -587,6 +604,8 @@ def test_malformed_names_do_not_hide_other_problems() -> None:
         ),
         ("[server]\nlissten = 3", "hermes.toml:2: unknown key 'lissten' in [server] (did you mean 'listen'?)"),
         ("[server]\nMAX_BODY = 3", "hermes.toml:2: unknown key 'MAX_BODY' in [server] (did you mean 'max_body'?)"),
+        ("[ollama]\nidle = 3", "hermes.toml:2: unknown key 'idle' in [ollama] (did you mean 'idle_timeout'?)"),
+        ("[server]\nmax = 3", "hermes.toml:2: unknown key 'max' in [server]"),
         ("[server]\nzzz = 3", "hermes.toml:2: unknown key 'zzz' in [server]"),
         ("[server]\nmax_queue = 3", "hermes.toml:2: unknown key 'max_queue' in [server] (it belongs in [defaults])"),
         ("[models.m]\nurl = 3", "hermes.toml:2: unknown key 'url' in [models.m] (it belongs in [ollama])"),

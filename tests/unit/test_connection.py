@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hermes.errors import BadRequest, CallerError, ClientGone, Forbidden, HermesError, QueueFull, UpstreamBroken, UpstreamFailed
+from hermes.errors import BadRequest, CallerError, ClientGone, Forbidden, HermesError, QueueFull, Unauthorized, UpstreamBroken, UpstreamFailed
 from hermes.frontend.connection import ClientConnection, House, Limits
 from hermes.frontend.exchange import NDJSON, SSE, Call, Dialect, Response, Streamed, error_line
 from hermes.frontend.http1 import HEAD_MAX
@@ -49,13 +49,15 @@ class Town:
         self.calls: list[Call] = []
         self.answer: Response | Streamed | Exception = Response(200, b"x")
         self.refusal: HermesError | None = None
+        self.fields: tuple[tuple[str, str], ...] = ()
         self.closing = False
         settings = {"head_timeout": LONG, "body_timeout": LONG, "keepalive_timeout": LONG, "send_timeout": LONG, "heartbeat": LONG, "heartbeat_plain": LONG, "max_body": 1000, **limits}
         routes = [Route(method, path, DIALECT, endpoint) for method, path, endpoint in (
             ("GET", "/x", self.give), ("HEAD", "/x", self.give), ("POST", "/x", self.give), ("POST", "/echo", self.echo))]
         self.house = House(Router(routes, [("", DIALECT)]), Limits(SimpleNamespace(**settings)), self.admit, self.note, lambda: self.closing)
 
-    def admit(self, request) -> None:
+    def admit(self, call: Call) -> None:
+        call.headers = self.fields
         if self.refusal:
             raise self.refusal
 
@@ -201,6 +203,18 @@ def test_admission_comes_before_routing_and_the_body(town: Town) -> None:
     with town.visit() as visitor:
         assert visitor.ask(get("/nothing", "Content-Length: 9", "Expect: 100-continue", method="POST")).status == 403
         assert visitor.at_end()
+
+
+def test_what_the_gate_has_to_say_is_on_every_answer(town: Town) -> None:
+    """On an answer, a stream, and an error from anywhere; and an error's own fields with it."""
+    town.fields = (("RateLimit", '"default";r=1;t=60'),)
+    with town.visit() as visitor:
+        for town.answer in (Response(200, b"x"), Streamed(200, Source(b"x"), "plain"), QueueFull("full")):
+            assert visitor.ask(get()).headers["ratelimit"] == '"default";r=1;t=60'
+        assert visitor.ask(get("/nothing")).headers["ratelimit"] == '"default";r=1;t=60'
+        town.refusal = Unauthorized()
+        refused = visitor.ask(get())
+    assert (refused.status, refused.headers["www-authenticate"], refused.headers["ratelimit"]) == (401, "Bearer", '"default";r=1;t=60')
 
 
 class TestExpect:

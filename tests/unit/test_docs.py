@@ -6,6 +6,7 @@ A table of the README is found by its headings; what stands in its cells between
 import argparse
 import ast
 import inspect
+import itertools
 import json
 import re
 import shlex
@@ -21,7 +22,9 @@ import pytest
 
 import hermes
 from hermes import application, cli, errors
-from hermes.config import SETTINGS, loads
+from hermes.config import SETTINGS, ConfigError, loads
+from hermes.config.settings import KEY_PREFIX, NAMED
+from hermes.dispatch import limits
 from hermes.errors import HermesError
 from hermes.frontend import http1
 from hermes.frontend.own import _KINDS
@@ -71,7 +74,7 @@ def section(title: str) -> str:
 
 
 def test_the_table_of_keys_is_the_settings() -> None:
-    expected = [["[models.NAME]" if s.section == "models" else f"[{s.section}]", s.key, s.default or "—", s.doc] for s in SETTINGS]
+    expected = [[f"[{s.section}.NAME]" if s.section in NAMED else f"[{s.section}]", s.key, s.default or "—", s.doc] for s in SETTINGS]
     table = "\n".join(f"| `{a}` | `{b}` | {c if c == '—' else f'`{c}`'} | {d} |" for a, b, c, d in expected)
     assert rows("Section", "Key", "Default", "Meaning") == expected, f"the table should be\n{table}"
 
@@ -88,7 +91,16 @@ def test_the_example_is_a_good_configuration() -> None:
     examples = [block for kind, block in BLOCKS if kind == "toml"]
     assert examples
     for example in examples:
-        assert loads(example).models
+        settings = loads(example)
+        assert settings.models or settings.clients
+
+
+def test_the_sample_of_a_key_is_what_the_command_prints() -> None:
+    shown = re.search(r"^\$ python -m hermes key (\w+)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    digest = re.search(r"\b[0-9a-f]{64}\b", shown[2])[0]
+    # Without the key itself: a whole pair would be copied by somebody, and known to everybody.
+    assert shown[2] == cli.NEW_KEY.format(key=f"{KEY_PREFIX}…", table=f"[clients.{shown[1]}]", hash=digest) + "\n"
+    assert f'[clients.{shown[1]}]\nkey_sha256 = "{digest}"\nmanage' in README, "the example goes on with that key"
 
 
 def test_the_sample_of_check_is_what_check_says() -> None:
@@ -190,8 +202,8 @@ def test_the_table_of_errors_is_the_classes() -> None:
 
 
 def test_every_busy_error_has_the_promised_header() -> None:
-    assert "Every 503 carries `Retry-After`, 1 to 59 seconds" in README
-    assert all(cls.retry_after for cls in _reachable() if cls.status == 503)
+    assert "Every 503 carries `Retry-After`, 1 to 59 seconds, and so does every 429" in README
+    assert all(cls.retry_after for cls in _reachable() if cls.status in (429, 503))
     assert HermesError("", retry_after=1e6).retry_after == 59 and HermesError("", retry_after=0).retry_after == 1
 
 
@@ -207,6 +219,8 @@ def test_errors_have_the_promised_shape(router: Router, path: str, shape: str) -
 
 def test_the_figures_are_those_of_the_code() -> None:
     assert f"{restart.INTENSITY} failed restarts in {restart.PERIOD:g} s" in README
+    assert f"After {limits.WRONG_KEYS} wrong ones in a minute" in README and f"{limits.WRONG_KEYS} wrong keys in a minute" in README
+    assert all(f"`{name}: {value}`" in README for name, value in limits.Allowance(60, 59, 60.0, True).fields())
     assert f"close that model's pool for {restart.PROBE:g} s" in README
     assert ollama.CONNECT_ATTEMPTS == 3 and "Three attempts" in README and "in three attempts" in README
     assert f"The request line is over {http1.LINE_MAX // 1024} KiB" in README
@@ -324,7 +338,13 @@ def test_the_image_starts_hermes_directly() -> None:
 def test_the_image_listens_where_it_says() -> None:
     lines = instructions()
     listen = re.search(r"HERMES_SERVER_LISTEN=(\S+)", lines["ENV"])[1]
-    settings = loads("", environ={"HERMES_SERVER_LISTEN": listen})
+    with pytest.raises(ConfigError, match="HERMES_SERVER_OPEN=true"):
+        loads("", environ={"HERMES_SERVER_LISTEN": listen})
+    assert "HERMES_SERVER_OPEN" not in lines["ENV"], "that is for whoever publishes the port to say"
+    [run] = re.findall(r"^\$ (docker run .*)$", README, re.MULTILINE)
+    assert re.search(r" -p 127\.0\.0\.1:", run)
+    given = dict(word.split("=", 1) for flag, word in itertools.pairwise(shlex.split(run)) if flag == "-e")
+    settings = loads("", environ={"HERMES_SERVER_LISTEN": listen, **given})
     assert settings.server.host == "0.0.0.0" and lines["EXPOSE"] == str(settings.server.port)
     assert f"`{listen}`" in README
 

@@ -52,7 +52,7 @@ def test_request_line(line: bytes, expected: int) -> None:
     ([b"A%d: b" % i for i in range(100)], 431), ([b"A: " + b"x" * FIELD_MAX], 431), ([b"x" * 8193], 431),
     ([b"Host: h"], 400), ([b"hOST: h"], 400), ([b"Content-Length: 5", b"Content-Length: 5"], 400), ([b"Content-Length: 0", b"Content-Length: 34"], 400),
     ([b"Transfer-Encoding: chunked", b"Transfer-Encoding: chunked"], 400), ([b"Content-Type: a", b"Content-Type: b"], 400),
-    ([b"Authorization: a", b"Authorization: a"], 400), ([b"Expect: 100-continue", b"Expect: 100-continue"], 400), ([b"X-Api-Key: a", b"X-Api-Key: b"], 400),
+    ([b"Authorization: a", b"Authorization: a"], 0), ([b"Expect: 100-continue", b"Expect: 100-continue"], 400), ([b"X-Api-Key: a", b"X-Api-Key: b"], 0),
     ([b"Content-Length: 5", b"Transfer-Encoding: chunked"], 400), ([b"Transfer-Encoding: chunked", b"Content-Length: 5"], 400),
     ([b"Content-Length: 5, 5"], 400), ([b"Content-Length: +5"], 400), ([b"Content-Length: -1"], 400), ([b"Content-Length: 1_0"], 400), ([b"Content-Length: 0x5"], 400),
     ([b"Content-Length: "], 400), ([b"Content-Length: \xb2"], 400), ([b"Content-Length: 5 5"], 400), ([b"Content-Length: 5.0"], 400), ([b"Content-Length: " + b"9" * 16], 400),

@@ -7,6 +7,7 @@ import pytest
 
 from hermes.errors import BadRequest
 from hermes.frontend.exchange import NDJSON, SSE, Call
+from hermes.frontend.principal import Principal
 from hermes.frontend.usage import MOST, UsagePage, guess_tokens, read_query, spent
 from hermes.observe.usage import Spent, Usage
 from hermes.workers.messages import End, Head
@@ -23,7 +24,7 @@ def lease(end: End | None = None, kind: str = NDJSON, status: int = 200, **field
 
 
 def request(*leases: SimpleNamespace, path: str = "/api/chat", query: str = "") -> Call:
-    return Call(SimpleNamespace(path=path, query=query), None, BODY, leases=list(leases))
+    return Call(SimpleNamespace(path=path, query=query), None, BODY, leases=list(leases), principal=Principal("ann"))
 
 
 def tokens(*leases: SimpleNamespace, path: str = "/api/chat") -> tuple[int, int, bool]:
@@ -52,7 +53,7 @@ def test_tokens(one: SimpleNamespace, path: str, expected: tuple[int, int, bool]
 
 def test_every_lease_has_cost_its_time_and_the_last_has_the_answer() -> None:
     lost = lease(None, head=None, held=2.0)
-    assert spent(request(lost, lease(End(1, 2))), 200, "ok") == Spent("anonymous", "gemma", True, False, 1, 2, False, 2.5)
+    assert spent(request(lost, lease(End(1, 2))), 200, "ok") == Spent("ann", "gemma", True, False, 1, 2, False, 2.5)
 
 
 @pytest.mark.parametrize(("status", "outcome", "ok", "error"), [
