@@ -186,23 +186,23 @@ class ClientConnection:
                 return None
             buffer += data
 
-    def _read_body(self, length: int | None) -> bytes:
+    def _read_body(self, length: int | None) -> bytearray:
+        """Never in memory twice, and never more room than what has come: a client may claim much and send nothing."""
         deadline = time.monotonic() + self._limits.body
         if length is None:
             return self._read_chunked(deadline)
-        pieces, have = [self._buffer[:length]], min(length, len(self._buffer))
-        self._buffer = self._buffer[length:]
-        while have < length:
+        body, self._buffer = bytearray(self._buffer[:length]), self._buffer[length:]
+        while len(body) < length:
             data = self._read(deadline)
             if not data:
                 raise BadRequest("the body ended too early")
-            if have + len(data) > length:
-                data, self._buffer = data[:length - have], data[length - have:]
-            have += len(data)
-            pieces.append(data)
-        return b"".join(pieces)
+            left = length - len(body)
+            if len(data) > left:
+                data, self._buffer = data[:left], data[left:]
+            body += data
+        return body
 
-    def _read_chunked(self, deadline: float) -> bytes:
+    def _read_chunked(self, deadline: float) -> bytearray:
         body = ChunkedBody(self._limits.max_body)
         data, self._buffer = self._buffer, b""
         while True:

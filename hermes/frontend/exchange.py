@@ -11,6 +11,7 @@ from hermes.dispatch.lease import Lease
 from hermes.errors import HermesError
 from hermes.frontend.http1 import Request
 from hermes.frontend.principal import NOBODY, Principal
+from hermes.workers.messages import Bytes
 
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
@@ -27,7 +28,7 @@ class Call:
 
     request: Request
     client: object
-    body: bytes = b""
+    body: Bytes = b""
     arrived: float = field(default_factory=time.monotonic)
     model: str = ""
     queued: float = 0.0

@@ -138,67 +138,72 @@ def _expects_100(headers: dict[str, str], http11: bool) -> bool:
 
 
 class ChunkedBody:
-    """Decodes a chunked request body, strictly (RFC 9112 §7.1). `ended`; then `rest` is what came behind it."""
+    """Decodes a chunked request body, strictly (RFC 9112 §7.1), each byte into its place. `ended`; then `rest` is what came behind it."""
 
     def __init__(self, limit: int):
         self._limit = limit
-        self._parts: list[bytes] = []
-        self._have = self._need = 0         # bytes in _parts, and how many it takes before looking again
-        self._pieces: list[bytes] = []
-        self._size = 0
+        self._buffer = b""          # the beginning of a line
+        self._body = bytearray()
+        self._left = 0              # bytes of the present chunk that are to come
         self._excess = 0            # bytes of coding beyond what honest chunks need
-        self._trailer = False
+        self._in_chunk = self._trailer = False
         self.ended = False
         self.rest = b""
 
     def feed(self, data: bytes) -> None:
         """Raises BadRequest, BodyTooLarge."""
-        self._parts.append(data)
-        self._have += len(data)
-        if self._have < self._need:
-            return
-        buffer, at, self._need = b"".join(self._parts), 0, 0
+        buffer, at = self._buffer + data if self._buffer else data, 0
         while not self.ended:
+            if self._in_chunk:
+                at = self._chunk(buffer, at)
+                if self._in_chunk:
+                    break
             line_end = buffer.find(b"\r\n", at)
             if line_end < 0:
                 if len(buffer) - at > (HEAD_MAX if self._trailer else CHUNK_LINE_MAX):
                     raise BadRequest("malformed chunk")
                 break
             if self._trailer:
-                at = self._trailer_line(buffer, at, line_end)
-                continue
-            match = _CHUNK_LINE.match(buffer[at:line_end])
-            if not match or line_end - at > CHUNK_LINE_MAX:
-                raise BadRequest("malformed chunk size")
-            size = int(match[1], 16)
-            self._excess = max(0, self._excess + line_end - at - 12 - size)
-            if self._excess > EXCESS_MAX:
-                raise BadRequest("the body's chunks are too small")
-            if self._size + size > self._limit:
-                raise BodyTooLarge(f"the body is larger than {self._limit} bytes")
-            if size == 0:
-                self._trailer, at = True, line_end + 2
-                continue
-            end = line_end + 2 + size
-            if buffer[end:end + 2] != b"\r\n"[:max(0, len(buffer) - end)]:
-                raise BadRequest("a chunk does not end where it should")
-            if len(buffer) < end + 2:
-                self._need = end + 2 - at
-                break
-            self._pieces.append(buffer[line_end + 2:end])
-            self._size += size
-            at = end + 2
-        self._parts, self._have = [buffer[at:]], len(buffer) - at
+                self._trailer_line(buffer, at, line_end)
+            else:
+                self._size_line(buffer[at:line_end])
+            at = line_end + 2
+        self._buffer = buffer[at:]
 
-    def _trailer_line(self, buffer: bytes, at: int, line_end: int) -> int:
+    def _size_line(self, line: bytes) -> None:
+        match = _CHUNK_LINE.match(line)
+        if not match or len(line) > CHUNK_LINE_MAX:
+            raise BadRequest("malformed chunk size")
+        size = int(match[1], 16)
+        self._excess = max(0, self._excess + len(line) - 12 - size)
+        if self._excess > EXCESS_MAX:
+            raise BadRequest("the body's chunks are too small")
+        if len(self._body) + size > self._limit:
+            raise BodyTooLarge(f"the body is larger than {self._limit} bytes")
+        self._left, self._in_chunk, self._trailer = size, size > 0, size == 0
+
+    def _chunk(self, buffer: bytes, at: int) -> int:
+        """Take what has come of the present chunk and of the line end behind it."""
+        if self._left:
+            piece = memoryview(buffer)[at:at + self._left]
+            self._body += piece
+            at, self._left = at + len(piece), self._left - len(piece)
+        line_end = buffer[at:at + 2]
+        if line_end != b"\r\n"[:len(line_end)]:
+            raise BadRequest("a chunk does not end where it should")
+        if self._left or len(line_end) < 2:
+            return at
+        self._in_chunk = False
+        return at + 2
+
+    def _trailer_line(self, buffer: bytes, at: int, line_end: int) -> None:
         if line_end == at:
             self.ended, self.rest = True, buffer[at + 2:]
         else:
             _parse_field(buffer[at:line_end])
-        return line_end + 2
 
-    def body(self) -> bytes:
-        return b"".join(self._pieces)
+    def body(self) -> bytearray:
+        return self._body
 
 
 def response_head(status: int, headers: list[tuple[str, str]]) -> bytes:

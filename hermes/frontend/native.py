@@ -5,9 +5,10 @@ from typing import NamedTuple
 from hermes.dispatch.dispatcher import Dispatcher
 from hermes.errors import BadRequest, HermesError, ModelNotFound, NotFound
 from hermes.frontend.exchange import JSON, NDJSON, Call, Dialect, Streamed, error_line
-from hermes.frontend.jsonbody import Member, read_members, replace, text_of
+from hermes.frontend.jsonbody import Member, Members, read_members, replace
 from hermes.frontend.relay import Errand, find_place, make_job, permit, relay
 from hermes.frontend.router import Route
+from hermes.workers.messages import Bytes
 
 
 def _sse_error(error: HermesError) -> bytes:
@@ -19,14 +20,17 @@ DIALECT = Dialect("native", error_line, _sse_error)
 
 
 class Rules(NamedTuple):
-    """What differs between routes that name their model in the body: the Go struct that Ollama names in its type errors, what it
-    answers to a missing model (ollama-api.md §2.2), how a stream must end, and its content type: "" where nothing is streamed."""
+    """What differs between routes that name their model in the body: the Go struct, and its package, that Ollama names in its type errors,
+    what it answers to a missing model and to an empty body (ollama-api.md §2.2), how a stream must end, and its content type: "" where
+    nothing is streamed."""
 
     struct: str
     missing: type[HermesError]
     ending: str
     stream_type: str = ""
     streams_unasked: bool = False
+    package: str = "api"
+    empty: str = "missing request body"
 
     def kind(self, stream: object) -> str:
         """The content type of a good answer to a request whose `stream` says so."""
@@ -35,6 +39,10 @@ class Rules(NamedTuple):
 
     def no_model(self) -> HermesError:
         return self.missing("model '' not found" if self.missing is NotFound else "model is required")
+
+    def members(self, body: Bytes) -> Members:
+        """What the body says. Raises BadRequest, in Ollama's words, and BodyTooLarge."""
+        return read_members(body, self.empty, f"json: cannot unmarshal {{kind}} into Go value of type {self.package}.{self.struct}")
 
 
 GENERATING = {"/api/generate": Rules("GenerateRequest", NotFound, "done", NDJSON, True),
@@ -45,14 +53,13 @@ READING = (("GET", "/api/tags"), ("HEAD", "/api/tags"), ("GET", "/api/ps"), ("GE
            ("GET", "/"), ("HEAD", "/"), ("POST", "/api/show"))
 
 
-def model_member(members: dict[str, Member], rules: Rules) -> Member:
+def model_member(members: Members, rules: Rules) -> Member:
     """The member that names the model. Raises what Ollama answers when there is none, or none that can be a name."""
     member = members.get("model")
-    if member is None or member.value in ("", None):
+    if member is None or member.kind in ("string", "null") and member.empty:
         raise rules.no_model()
-    if not isinstance(member.value, str):
-        kind = {bool: "bool", list: "array", dict: "object"}.get(type(member.value), "number")
-        raise BadRequest(f"json: cannot unmarshal {kind} into Go struct field {rules.struct}.model of type string")
+    if member.kind != "string":
+        raise BadRequest(f"json: cannot unmarshal {member.kind} into Go struct field {rules.struct}.model of type string")
     return member
 
 
@@ -74,8 +81,8 @@ class Native:
         if call.request.method == "POST" and not call.principal.may_use(()):
             members = read_members(call.body)
             for key in ("model", "name"):       # Ollama takes either
-                if key in members and isinstance(members[key].value, str):
-                    permit(self._dispatcher, call, text_of(members[key].value))
+                if key in members and members[key].kind == "string":
+                    permit(self._dispatcher, call, members[key].value)
         job = make_job(self._dispatcher, call, call.body, "")
         return relay(self._dispatcher, call, Errand(self._dispatcher.registry.control, job, DIALECT))
 
@@ -83,9 +90,9 @@ class Native:
 def infer(dispatcher: Dispatcher, call: Call, rules: Rules, dialect: Dialect) -> Streamed:
     """Send a call that names its model in the body to that model's pool."""
     body = call.body
-    members = read_members(body)
+    members = rules.members(body)
     member = model_member(members, rules)
-    call.model = text_of(member.value)
+    call.model = member.value
     try:
         place = find_place(dispatcher, call)
     except ModelNotFound:
@@ -93,6 +100,6 @@ def infer(dispatcher: Dispatcher, call: Call, rules: Rules, dialect: Dialect) ->
             raise ModelNotFound(f'model "{call.model}" not found, try pulling it first') from None
         raise
     if dispatcher.renamed(call.model, place):
-        body = replace(body, member, place.model)
+        body = replace(body, member, place.model)           # pieces now, of which the large ones are the client's own bytes
     kind = rules.kind(members["stream"].value if "stream" in members else None)
     return relay(dispatcher, call, Errand(place, make_job(dispatcher, call, body, rules.ending), dialect, kind))

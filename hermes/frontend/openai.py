@@ -25,9 +25,9 @@ def _sse_error(error: HermesError) -> bytes:
 
 
 DIALECT = Dialect("openai", _error_body, _sse_error)
-GENERATING = {"/v1/chat/completions": Rules("ChatCompletionRequest", BadRequest, "[DONE]", SSE),
-              "/v1/completions": Rules("CompletionRequest", NotFound, "[DONE]", SSE),
-              "/v1/embeddings": Rules("EmbedRequest", BadRequest, "[DONE]")}
+GENERATING = {"/v1/chat/completions": Rules("ChatCompletionRequest", BadRequest, "[DONE]", SSE, package="openai", empty="EOF"),
+              "/v1/completions": Rules("CompletionRequest", NotFound, "[DONE]", SSE, package="openai", empty="EOF"),
+              "/v1/embeddings": Rules("EmbedRequest", BadRequest, "[DONE]", package="openai", empty="EOF")}
 
 
 class OpenAI:

@@ -1,11 +1,10 @@
 """POST /v1/llm/{model}/pull: fetch a model, load it, say how far it is. Callers who want the same model share one pull."""
 
-import json
-
 from hermes.dispatch.dispatcher import Dispatcher
 from hermes.dispatch.pulls import Pulls, Subscription
 from hermes.errors import BadRequest, ClientForbidden
 from hermes.frontend.exchange import NDJSON, SSE, Call, Response, Streamed
+from hermes.frontend.jsonbody import read_members
 from hermes.frontend.own import DIALECT
 from hermes.frontend.relay import permit
 from hermes.frontend.router import Route
@@ -44,18 +43,14 @@ class PullEndpoint:
         return Streamed(200, Progress(progress, first, sse), "plain", headers=headers, in_band=DIALECT.in_band(SSE if sse else NDJSON))
 
 
-def _wants_stream(body: bytes) -> bool:
+def _wants_stream(body: bytes | bytearray) -> bool:
     """The body is optional: {"stream": false} asks for the end only."""
-    try:
-        asked = json.loads(body) if body.strip() else {}
-    except (ValueError, RecursionError):
-        raise BadRequest("the request body is not valid JSON") from None
-    if not isinstance(asked, dict):
-        raise BadRequest("the request body must be a JSON object")
-    stream = asked.get("stream", True)
-    if not isinstance(stream, bool):
+    stream = read_members(body).get("stream") if body and not body.isspace() else None
+    if stream is None or stream.kind == "null":
+        return True
+    if stream.kind != "bool":
         raise BadRequest("'stream' must be a boolean")
-    return stream
+    return stream.value
 
 
 def _whole(progress: Subscription, events: list[bytes]) -> Response:

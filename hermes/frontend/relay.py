@@ -14,7 +14,7 @@ from hermes.frontend.heartbeat import Beats, Late
 from hermes.frontend.http1 import chunk
 from hermes.names import canonical
 from hermes.workers.chunks import payload
-from hermes.workers.messages import Job
+from hermes.workers.messages import Body, Job
 
 # What goes to Ollama of the client's headers. Never a key or a cookie: for cloud models Ollama passes headers on (ollama-api.md §0.19).
 FORWARDED = {"content-type": "Content-Type", "accept": "Accept", "user-agent": "User-Agent"}
@@ -44,7 +44,7 @@ def find_place(dispatcher: Dispatcher, call: Call) -> Place:
     return dispatcher.place(call.model, call.client)
 
 
-def make_job(dispatcher: Dispatcher, call: Call, body: bytes, ending: str) -> Job:
+def make_job(dispatcher: Dispatcher, call: Call, body: Body, ending: str) -> Job:
     request = call.request
     path = request.path + ("?" + request.query if request.query else "")
     headers = tuple((name, request.headers[key]) for key, name in FORWARDED.items() if key in request.headers)

@@ -11,6 +11,7 @@ import socket
 import urllib.request
 
 from hermes.errors import UpstreamBroken, UpstreamUnreachable
+from hermes.workers.messages import Bytes
 from hermes.workers.reply import Reply
 from hermes.workers.watch import Watch
 
@@ -118,7 +119,7 @@ class Connection:
         sock.setblocking(False)
         return sock
 
-    def exchange(self, head: bytes, body: bytes, method: str) -> Reply:
+    def exchange(self, head: bytes, body: Bytes, method: str) -> Reply:
         """Send a request and wait for the answer's head. Raises UpstreamError, OSError, and EOFError when nothing came."""
         try:
             if len(body) <= COALESCE:

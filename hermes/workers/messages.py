@@ -30,6 +30,10 @@ _LENGTH = struct.Struct(">I")
 DATA_MAX = 1 << 20          # an honest worker sends what one read returned: 64 KiB and a held-back piece
 
 
+Bytes = bytes | bytearray | memoryview
+Body = Bytes | tuple[Bytes, ...]
+
+
 class Kind(IntEnum):
     JOB, CANCEL, READY, HEAD, DATA, END, FAILURE = range(1, 8)
 
@@ -53,14 +57,14 @@ class Job(NamedTuple):
 
     `ending` names the record a stream must end with to have succeeded: "done" (native), "success" (pull), "[DONE]" (OpenAI),
     "" (whatever ends properly). `decode`: strip the chunked coding, because the parent reads the body or its client
-    is too old for it.
+    is too old for it. The parent may give the `body` in pieces; the worker gets a view of what came.
     """
 
     url: str
     method: str
     path: str
     headers: tuple[tuple[str, str], ...] = ()
-    body: bytes = b""
+    body: Body = b""
     ending: str = ""
     decode: bool = False
     timeouts: Timeouts = Timeouts()
@@ -96,12 +100,13 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
     return _HEADER.pack(kind, len(payload)) + payload
 
 
-def pack_job(job: Job) -> list[bytes]:
-    """The JOB frame, in two pieces if the body is large, so that it is not copied."""
+def pack_job(job: Job) -> list[Bytes]:
+    """The JOB frame, in pieces if the body is large, so that it is not copied."""
     order = json.dumps(job[:4] + job[5:]).encode()
-    length = _LENGTH.size + len(order) + len(job.body)
-    start = _HEADER.pack(Kind.JOB, length) + _LENGTH.pack(len(order)) + order
-    return [start + job.body] if len(job.body) <= DATA_MAX else [start, job.body]
+    body = job.body if isinstance(job.body, tuple) else (job.body,)
+    size = sum(map(len, body))
+    start = _HEADER.pack(Kind.JOB, _LENGTH.size + len(order) + size) + _LENGTH.pack(len(order)) + order
+    return [b"".join((start, *body))] if size <= DATA_MAX else [start, *body]
 
 
 def unpack_job(payload: bytes) -> Job:
@@ -109,7 +114,7 @@ def unpack_job(payload: bytes) -> Job:
         (size,) = _LENGTH.unpack_from(payload)
         start = _LENGTH.size + size
         url, method, path, headers, ending, decode, timeouts = json.loads(payload[_LENGTH.size:start])
-        return Job(url, method, path, _pairs(headers), payload[start:], ending, decode, Timeouts(*timeouts))
+        return Job(url, method, path, _pairs(headers), memoryview(payload)[start:], ending, decode, Timeouts(*timeouts))
     except (ValueError, TypeError, RecursionError, struct.error) as error:
         raise ProtocolError(f"not a job: {error}") from None
 
@@ -156,6 +161,7 @@ class FrameReader:
         if self._have < self._need:
             return []
         buffer = data if len(self._parts) == 1 else b"".join(self._parts)
+        self._parts = []                        # a job may be large: never three of it at once
         frames, at = [], 0
         while True:
             self._need = _HEADER.size

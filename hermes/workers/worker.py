@@ -40,6 +40,7 @@ def main(connection: Connection) -> None:
             kind, payload = pipe.receive()
             if kind == Kind.JOB:
                 ollama.serve(unpack_job(payload))
+            del payload             # it may be large, and the next may be long in coming
             # A CANCEL that crossed the end of its job on the pipe finds nothing to cancel.
     except (ParentGone, ProtocolError):
         return

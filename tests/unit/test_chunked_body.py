@@ -82,3 +82,10 @@ def test_a_large_chunk_in_small_pieces_takes_linear_time() -> None:
     began = time.process_time()
     assert verdict([b"400000\r\n", *[b"x" * 1024] * 4096, b"\r\n0\r\n\r\n"], 1 << 23)[0] == b"x" * (1 << 22)
     assert time.process_time() - began < 1.0
+
+
+def test_a_body_of_tiny_chunks_is_refused_and_honest_small_ones_are_not() -> None:
+    """Decoding 64 MiB in chunks of a byte, each with a long size line, would take a minute."""
+    line = b"1;" + b"x" * 100 + b"\r\na\r\n"
+    assert verdict([line * 1000 + b"0\r\n\r\n"], 1 << 20) == ("malformed", b"")
+    assert verdict([b"1\r\na\r\n" * 10_000 + b"0\r\n\r\n"], 1 << 20) == (b"a" * 10_000, b"")

@@ -28,6 +28,17 @@ def test_job_round_trip(job: Job) -> None:
     assert unpack_job(payload) == job
 
 
+@pytest.mark.parametrize("size", [3, DATA_MAX, 2 * DATA_MAX])
+def test_a_body_in_pieces(size: int) -> None:
+    """Small ones are one write, large ones are not copied."""
+    large = bytearray(b"x" * size)
+    packed = pack_job(JOB._replace(body=(b"a", memoryview(large), b"b")))
+    (_, payload), = FrameReader(1 << 30).feed(b"".join(packed))
+    assert unpack_job(payload) == JOB._replace(body=b"a" + large + b"b")
+    assert len(packed) == (1 if size == 3 else 4)
+    assert isinstance(unpack_job(payload).body, memoryview), "nor is it copied where it arrives"
+
+
 @pytest.mark.parametrize(("kind", "message"), MESSAGES)
 def test_message_round_trip(kind: Kind, message) -> None:
     (found, payload), = FrameReader().feed(pack(message))
