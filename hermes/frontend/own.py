@@ -8,6 +8,7 @@ import difflib
 import json
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 
@@ -17,12 +18,16 @@ from hermes.dispatch.pending import Pending
 from hermes.errors import BadRequest, HermesError, UpstreamBroken, UpstreamFailed
 from hermes.frontend.exchange import JSON, NDJSON, SSE, Call, Dialect, Response, Streamed, error_line
 from hermes.frontend.heartbeat import Beats, Late
+from hermes.frontend.jsonbody import Edit, Member, Members, Pieces, read_members, splice
+from hermes.frontend.jsonscan import Scanner, Span
 from hermes.frontend.relay import find_place, refusal
 from hermes.frontend.router import Route
+from hermes.workers.messages import Bytes
 
 _KINDS = {"prompt": (str, "a string"), "messages": (list, "an array"), "system": (str, "a string"), "images": (list, "an array"),
           "tools": (list, "an array"), "format": ((str, dict), "a string or an object"), "think": ((bool, str), "a boolean or a string"),
           "options": (dict, "an object"), "keep_alive": ((str, int, float), "a string or a number"), "stream": (bool, "a boolean")}
+_TYPES = {"string": str, "array": list, "object": dict, "bool": bool, "number": float}
 
 
 def _sse_error(error: HermesError) -> bytes:
@@ -45,9 +50,9 @@ class Own:
         asked = read_request(call.body)
         place = find_place(self._dispatcher, call)
         path, body = to_native(asked, place.model if self._dispatcher.renamed(call.model, place) else call.model)
-        job = self._dispatcher.job("POST", path, body=json.dumps(body).encode(), ending="done", decode=True,
+        job = self._dispatcher.job("POST", path, body=body, ending="done", decode=True,
                                    headers=(("Content-Type", "application/json"),))
-        stream = asked.get("stream", False)
+        stream = "stream" in asked and asked["stream"].value
         pending = self._dispatcher.admit(place, job, call.client, call.leases)
         lease = pending.wait(call.arrived + (call.heartbeat if stream else call.heartbeat_plain))
         return _streamed(call, pending, lease) if stream else _plain(call, pending, lease)
@@ -80,55 +85,79 @@ def _plain(call: Call, pending: Pending, lease: Lease | None) -> Response | Stre
     return _refused(lease) if lease.head.status != 200 else Response(200, _whole(Answer(call, lease)))
 
 
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def read_request(body: bytes) -> dict:
-    """The request, with every field of the right type. Raises BadRequest."""
-    try:
-        asked = json.loads(body, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        raise BadRequest("missing request body" if not body.strip() else "the request body is not valid JSON") from None
-    if not isinstance(asked, dict):
-        raise BadRequest("the request body must be a JSON object")
-    asked = {key: value for key, value in asked.items() if value is not None}
-    for key, value in asked.items():
-        kind, wanted = _KINDS.get(key, (None, ""))
-        if kind is None:
+def read_request(body: Bytes) -> Members:
+    """The fields that are not null, each of the right type. Raises BadRequest, BodyTooLarge."""
+    asked = read_members(body)
+    for key, member in list(asked.items()):
+        if member.kind == "null":
+            del asked[key]
+            continue
+        kinds, wanted = _KINDS.get(key, (None, ""))
+        if kinds is None:
             near = difflib.get_close_matches(key[:64], _KINDS, 1)
             raise BadRequest(f"unknown field '{key[:64]}'" + (f" (did you mean '{near[0]}'?)" if near else f"; known: {', '.join(_KINDS)}"))
-        if not isinstance(value, kind) or isinstance(value, bool) and kind not in (bool, (bool, str)):
+        if _TYPES[member.kind] not in (kinds if isinstance(kinds, tuple) else (kinds,)):
             raise BadRequest(f"'{key}' must be {wanted}")
     if ("prompt" in asked) == ("messages" in asked):
         raise BadRequest("give either 'prompt' or 'messages'")
     if "tools" in asked and "prompt" in asked:
         raise BadRequest("'tools' needs 'messages'")
-    if not all(isinstance(message, dict) and isinstance(message.get("images", []), list) for message in asked.get("messages", ())):
-        raise BadRequest("each of 'messages' must be an object, and its 'images' an array")
-    if not all(isinstance(image, str) for image in asked.get("images", ())):
+    if not all(message.kind == "object" for message in _elements(asked, "messages")):
+        raise BadRequest("each of 'messages' must be an object")
+    if not all(image.kind == "string" for image in _elements(asked, "images")):
         raise BadRequest("each of 'images' must be a string (base64)")
     return asked
 
 
-def to_native(asked: dict, model: str) -> tuple[str, dict]:
-    """Ollama's path and body for a request of ours (ollama-api.md §1.3, §1.4)."""
-    body = {"model": model, "stream": True}
-    body.update({key: asked[key] for key in ("format", "think", "options", "keep_alive") if key in asked})
-    if "prompt" in asked:
-        body.update({key: asked[key] for key in ("prompt", "system", "images") if key in asked})
-        return "/api/generate", body
-    messages = list(asked["messages"])
+def _elements(asked: Members, key: str) -> Iterator[Span]:
+    return Scanner(asked.body).elements(asked[key].start) if key in asked else iter(())
+
+
+def to_native(asked: Members, model: str) -> tuple[str, Pieces]:
+    """Ollama's path and body for a request of ours (ollama-api.md §1.3, §1.4). The client's values go as he wrote them, uncopied."""
+    chat = "messages" in asked
+    kept = ("format", "think", "options", "keep_alive", *(("tools",) if chat else ("prompt", "system", "images")))
+    pieces: list[Bytes] = [json.dumps({"model": model, "stream": True})[:-1].encode()]
+    for key in kept:
+        if key in asked:
+            pieces += [f',"{key}":'.encode(), _text(asked, key)]
+    if chat:
+        pieces += [b',"messages":', *_messages(asked)]
+    return "/api/chat" if chat else "/api/generate", (*pieces, b"}")
+
+
+def _text(asked: Members, key: str) -> memoryview:
+    return memoryview(asked.body)[asked[key].start:asked[key].end]
+
+
+def _messages(asked: Members) -> Pieces:
+    """The messages, with `system` in front of them and `images` in the last."""
+    messages = _text(asked, "messages")
+    last, edits = None, []
+    for last in Scanner(messages).elements(0):
+        pass
     if "images" in asked:
-        if not messages:
+        if last is None:
             raise BadRequest("'images' needs a message to go with")
-        messages[-1] = {**messages[-1], "images": [*messages[-1].get("images", ()), *asked["images"]]}
+        edits += _illustrate(messages, last, asked["images"])
     if "system" in asked:
-        messages.insert(0, {"role": "system", "content": asked["system"]})
-    body["messages"] = messages
-    if "tools" in asked:
-        body["tools"] = asked["tools"]
-    return "/api/chat", body
+        edits += [Edit(1, 1, b'{"role":"system","content":'), Edit(1, 1, _text(asked, "system")), Edit(1, 1, b"}," if last else b"}")]
+    return splice(messages, edits)
+
+
+def _illustrate(messages: memoryview, last: Span, images: Member) -> list[Edit]:
+    """`images`, an array, added to those of the message `last`."""
+    message, text = read_members(messages[last.start:last.end]), memoryview(images.body)[images.start:images.end]
+    own = message.get("images")
+    if own is None:
+        at = last.start + 1
+        return [Edit(at, at, b'"images":'), Edit(at, at, text), Edit(at, at, b"," if message else b"")]
+    if own.kind != "array":
+        raise BadRequest("the 'images' of a message must be an array")
+    if images.empty:
+        return []
+    at = last.start + own.end - 1
+    return [Edit(at, at, b"" if own.empty else b","), Edit(at, at, text[1:-1])]
 
 
 @dataclass(slots=True)

@@ -29,10 +29,11 @@ def text_of(path: str, reply) -> str:
 
 
 FAMILIES = ["/api/generate", "/api/chat", "/api/embed", "/api/embeddings", "/v1/chat/completions", "/v1/completions", "/v1/embeddings"]
-BODIES = [(b"{bad", 400, "JSON"), (b"[1]", 400, "object"), (b'"x"', 400, "object"), (b'{"model":7}', 400, "cannot unmarshal number"),
+BODIES = [(b"{bad", 400, "invalid character 'b' looking for beginning of object key string"), (b"[1]", 400, "cannot unmarshal array into Go value of type"),
+          (b'"x"', 400, "cannot unmarshal string into Go value of type"), (b'{"model":7}', 400, "cannot unmarshal number"),
           (b'{"model":["m"]}', 400, "cannot unmarshal array"), (b'{"model":"m","MODEL":"x"}', 400, "twice"),
           (b'{"model":"nothere","prompt":"x"}', 404, "not found"), (b'{"model":"no name"}', 400, "invalid model name"),
-          (b"[" * 100_000, 400, ""), (b'{"model":"m","x":NaN}', 400, "JSON"), (b'{"model":', 400, "EOF")]
+          (b"[" * 100_000, 400, ""), (b'{"model":"m","x":NaN}', 400, "invalid character 'N' looking for beginning of value"), (b'{"model":', 400, "EOF")]
 
 
 @pytest.mark.parametrize("path", FAMILIES)
@@ -45,6 +46,14 @@ def test_bodies(hermes: Hermes, path: str, body: bytes, status: int, words: str)
 
 
 @pytest.mark.parametrize("path", FAMILIES)
+def test_no_body_and_no_object_are_what_ollama_says(hermes: Hermes, path: str) -> None:
+    """The stand-in decodes as Ollama does; it is asked itself."""
+    for body in (b"", b" \n", b"[]", b"7", b"true"):
+        ours, theirs = post(hermes.port, path, body), post(hermes.ollama.port, path, body)
+        assert (ours.status, text_of(path, ours)) == (theirs.status, text_of(path, theirs))
+
+
+@pytest.mark.parametrize("path", FAMILIES)
 def test_a_missing_model_is_what_ollama_says(hermes: Hermes, path: str) -> None:
     reply = post(hermes.port, path, b"{}")
     if path in ("/api/generate", "/api/embed", "/v1/completions"):
@@ -54,7 +63,7 @@ def test_a_missing_model_is_what_ollama_says(hermes: Hermes, path: str) -> None:
 
 
 @pytest.mark.parametrize(("body", "words"), [
-    (b"", "missing"), (b"{", "JSON"), (b"[]", "object"), (b"{}", "either"), (b'{"prompt":1}', "'prompt' must be a string"),
+    (b"", "missing"), (b"{", "EOF"), (b"[]", "object"), (b"{}", "either"), (b'{"prompt":1}', "'prompt' must be a string"),
     (b'{"prompt":"x","messages":[]}', "either"), (b'{"promt":"x"}', "did you mean 'prompt'"), (b'{"messages":[1]}', "object"),
     (b'{"prompt":"x","stream":"yes"}', "boolean"), (b'{"prompt":"x","options":[]}', "object"), (b'{"prompt":"x","tools":[]}', "messages"),
     (b'{"prompt":"x","keep_alive":true}', "keep_alive")])
