@@ -1,6 +1,7 @@
 """What a call took, from its leases; and the page that shows the totals."""
 
 import json
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -74,7 +75,14 @@ def test_calls_without_a_model_are_no_usage() -> None:
     ('{"prompt":"'.encode() + "長い文章".encode() * 1000 + b'"}', 3002), (b'{"url":"data:image/png;base64,' + b"A" * 5000 + b'"}', 1),
     (b'{"prompt":"' + b"\\u957f" * 1000 + b'"}', 1502), (b"A" * 1024, 256), (b"A" * 1025, 0)])
 def test_guess(body: bytes, guess: int) -> None:
-    assert guess_tokens(body) == guess
+    assert guess_tokens(body) == guess_tokens(bytearray(body)) == guess
+
+
+def test_a_guess_at_a_body_of_quotes_is_quick() -> None:
+    """Split at each, they would be a gigabyte of pieces."""
+    began = time.process_time()
+    assert abs(guess_tokens(b'"' * (32 << 20)) - (8 << 20)) < 30_000
+    assert time.process_time() - began < 1.0
 
 
 # -- the page ------------------------------------------------------------------------------------------------------
