@@ -150,12 +150,13 @@ def pull(x: Exchange) -> None:
     absent = any(word in name.model for word in _ABSENT)
     steps = _absent() if absent else _progress(x, name.short)
     if fields.get("stream", True):
-        return _stream(x, steps)
+        return stream_steps(x, steps)
     last = [*steps][-1]
     x.wire.answer(500 if "error" in last else 200, JSON, encode(last))
 
 
-def _stream(x: Exchange, steps: Iterator[dict[str, object]]) -> None:
+def stream_steps(x: Exchange, steps: Iterator[dict[str, object]]) -> None:
+    """The steps of something long, a line each."""
     x.wire.open(200, "application/x-ndjson")
     fault = x.wire.fault
     for index, step in enumerate(steps):

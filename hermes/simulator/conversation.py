@@ -1,12 +1,14 @@
 """One connection, from its first request to its close. Runs in the handler thread that owns it."""
 
 import time
+from hashlib import sha256
 
 from hermes.simulator.client import Client, ClientGone
 from hermes.simulator.exchange import ApiError, Exchange, House
 from hermes.simulator.faults import BadMark, Fault, Pace, Script, read_marks
-from hermes.simulator.ledger import SimRequest
-from hermes.simulator.reading import BadRequest, DecodeError, Request, parse, read_request
+from hermes.simulator.ledger import SimRequest, Upload
+from hermes.simulator.management import BLOBS
+from hermes.simulator.reading import BadRequest, DecodeError, Request, parse, read_body, read_request
 from hermes.simulator.routes import about, dispatch, find
 from hermes.simulator.wire import Closed, Wire
 
@@ -45,6 +47,9 @@ class Conversation:
         ledger = self._house.ledger
         parsed = _parse(request)
         record = self._record(request, parsed)
+        digest = request.path.removeprefix(BLOBS).replace("-", ":").lower()
+        if request.uploads and digest not in ledger.blobs:
+            record.upload = _upload(self._client, request.headers)
         ledger.arrive(record, self._client)
         try:
             self._answer(request, record, parsed)
@@ -59,7 +64,7 @@ class Conversation:
         route = find(request.path)
         inference = route is not None and route.inference and request.method in route.methods
         return SimRequest(request.method, request.path, model, prompt, request.body, self._client.number,
-                          time.monotonic(), inference=inference)
+                          time.monotonic(), inference=inference, headers=request.headers, query=request.query)
 
     def _answer(self, request: Request, record: SimRequest, parsed: object) -> None:
         fault, pace, complaint = self._script.take(record.path, record.prompt, record.model), self._pace, None
@@ -88,6 +93,14 @@ def _act(x: Exchange, fault: Fault) -> None:
     if fault.body is None:
         raise ApiError(fault.status, "simulated failure")
     x.wire.answer(fault.status, "application/json", fault.body)
+
+
+def _upload(client: Client, headers: dict[str, str]) -> Upload:
+    digest, size = sha256(), 0
+    for piece in read_body(client, headers):
+        digest.update(piece)
+        size += len(piece)
+    return Upload(size, digest.hexdigest())
 
 
 def _parse(request: Request) -> object:

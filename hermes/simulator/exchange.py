@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
+from zlib import crc32
 
 from hermes.simulator.client import Client
 from hermes.simulator.faults import Pace
@@ -64,6 +65,11 @@ class Exchange:
         """Whether the request speaks OpenAI's dialect."""
         return self.request.path.startswith("/v1/")
 
+    @property
+    def anthropic(self) -> bool:
+        """Whether it speaks Anthropic's."""
+        return self.request.path.startswith("/v1/messages")
+
     def fields(self, struct: str, types: dict[str, str]) -> dict[str, Any]:
         """The request's body as Go would decode it into that struct."""
         try:
@@ -103,7 +109,17 @@ class Exchange:
         if not self.openai or error.native:
             kind = JSON if error.late else JSON_UTF8
             return self.wire.answer(error.status, kind, encode({"error": error.text}), chunked=error.late)
+        if self.anthropic:
+            return self._fail_anthropic(error)
         kinds = {400: "invalid_request_error", 404: "not_found_error"}
         inner = {"message": error.text, "type": kinds.get(error.status, "api_error"), "param": None, "code": None}
         body = encode({"error": inner})
+        self.wire.answer(error.status, JSON_UTF8 if error.direct else JSON, body if error.direct else body + b"\n")
+
+    def _fail_anthropic(self, error: ApiError) -> None:
+        kinds = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+                 429: "rate_limit_error", 503: "overloaded_error", 529: "overloaded_error"}
+        inner = {"type": kinds.get(error.status, "api_error"), "message": error.text}
+        number = crc32(error.text.encode("utf-8", "replace"))
+        body = encode({"type": "error", "error": inner, "request_id": f"req_{number:024x}"})
         self.wire.answer(error.status, JSON_UTF8 if error.direct else JSON, body if error.direct else body + b"\n")

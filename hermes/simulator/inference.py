@@ -9,7 +9,7 @@ from typing import Any
 from hermes.simulator.exchange import ApiError, Exchange
 from hermes.simulator.models import Name, SimModel
 from hermes.simulator.runner import Busy, NoMemory, Want
-from hermes.simulator.shapes import RUNNER_DIED, Result, Shape
+from hermes.simulator.shapes import RUNNER_DIED, Call, Result, Shape
 from hermes.simulator.text import Tokens, encode, expected_text, prompt_tokens
 
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
@@ -27,6 +27,9 @@ class Ask:
     stream: bool
     limit: int
     """num_predict or max_tokens; none if not positive."""
+    words: tuple[str, ...] | None = None
+    """What to say, token by token, if it is not what the prompt alone decides (hermes.simulator.wishes)."""
+    calls: tuple[Call, ...] = ()
 
 
 def want(x: Exchange, name: Name, model: SimModel, options: dict[str, Any], keep_alive: float | None) -> Want:
@@ -63,7 +66,10 @@ def generate(x: Exchange, shape: Shape, ask: Ask) -> None:
     elif fault.error_line or fault.no_done:
         x.wire.close()
     else:
-        x.wire.close(shape.final(result))
+        *chunks, last = shape.closing(result)
+        for chunk in chunks:
+            x.wire.chunk(chunk)
+        x.wire.close(last)
 
 
 def _produce(x: Exchange, shape: Shape, ask: Ask, ready: float) -> Result:
@@ -74,25 +80,31 @@ def _produce(x: Exchange, shape: Shape, ask: Ask, ready: float) -> Result:
     if not ask.stream:
         x.client.pause_until(start + (count - 1) * interval)
     else:
-        tokens = Tokens(ask.prompt)
-        x.wire.open(200, shape.stream_type)
+        fragment = Tokens(ask.prompt).fragment if ask.words is None else lambda index: encode(ask.words[index])[1:-1]
+        x.wire.open(200, shape.stream_type, shape.stream_headers)
+        for chunk in shape.opening():
+            x.wire.chunk(chunk)
         for index in range(count):
             x.client.pause_until(start + index * interval)
-            x.wire.chunk(shape.token(index, tokens.fragment(index)))
+            x.wire.chunk(shape.token(index, fragment(index)))
             if index == count // 2 and fault.garbage:
                 x.wire.chunk(shape.garbage)
             if index == count // 2 and fault.error_line:
-                x.wire.chunk(shape.broken())
+                if broken := shape.broken():
+                    x.wire.chunk(broken)
                 break
+    text = expected_text(ask.prompt, count) if ask.words is None else "".join(ask.words[:count])
     end = time.monotonic()
     return Result(
-        "" if ask.stream else expected_text(ask.prompt, count), reason, prompt_tokens(ask.prompt), count,
-        _ns(end - x.record.arrived), _ns(ready - x.record.arrived), _ns(start - ready), _ns(end - start),
+        text, reason, prompt_tokens(ask.prompt), count,
+        _ns(end - x.record.arrived), _ns(ready - x.record.arrived), _ns(start - ready), _ns(end - start), ask.calls,
     )
 
 
 def _length(x: Exchange, ask: Ask) -> tuple[int, str]:
     """How many tokens, and why no more."""
+    if ask.words is not None:
+        return len(ask.words), "stop"
     own = x.pace.tokens
     if ask.limit > 0 and (own is None or own >= ask.limit):
         return ask.limit, "length"

@@ -16,6 +16,14 @@ from hermes.simulator.client import GONE, Client
 _LOOK_AGAIN = 0.05  # A keep-alive that runs out changes what is loaded without anybody telling.
 
 
+@dataclass(frozen=True)
+class Upload:
+    """A body that was not kept: its bytes counted, and their SHA-256 in hex."""
+
+    size: int
+    sha256: str
+
+
 @dataclass(eq=False)
 class SimRequest:
     """One request as the stand-in saw it. Written by its handler thread, under the ledger's condition."""
@@ -37,6 +45,11 @@ class SimRequest:
     """Pieces of the answer handed to the socket."""
     sent: bytes = b""
     inference: bool = field(default=False, repr=False)
+    headers: dict[str, str] = field(default_factory=dict, repr=False)
+    """By lower-case name."""
+    query: str = ""
+    upload: Upload | None = None
+    """Of a blob; None also where its body was not read."""
 
 
 class Ledger:
@@ -48,6 +61,8 @@ class Ledger:
         self.connections = 0
         self.open: set[Client] = set()
         self.high_water: Counter[str] = Counter()
+        self.blobs: set[str] = set()
+        """Digests of the blobs that are here."""
         self._active: dict[SimRequest, Client] = {}
         self._keep_bodies = keep_bodies
 

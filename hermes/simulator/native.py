@@ -8,11 +8,12 @@ from typing import Any
 
 from hermes.simulator.exchange import ApiError, Exchange
 from hermes.simulator.inference import Ask, generate, load_only, refusals, want
-from hermes.simulator.models import Name, SimModel
+from hermes.simulator.models import SimModel, canonical
 from hermes.simulator.reading import DecodeError, read_keep_alive
 from hermes.simulator.runner import Want
 from hermes.simulator.shapes import NativeChat, NativeGenerate
 from hermes.simulator.text import encode, normalise, vector
+from hermes.simulator.wishes import calls, check_images, json_words
 
 NOT_EMBEDDING = "This server does not support embeddings. Start it with `--embeddings`"
 _COMMON = {"model": "string", "stream": "bool", "options": "map[string]interface {}"}
@@ -26,10 +27,11 @@ def generate_text(x: Exchange) -> None:
     sent, prompt = fields.get("model", ""), fields.get("prompt", "")
     if not sent:
         raise ApiError(404, "model '' not found")
+    check_images(fields.get("images"))
     shape = NativeGenerate(sent, prompt, fields.get("raw", False))
     name, model = x.installed(sent, "model '%s' not found")
     if not prompt and keep_alive == 0:
-        return _unload(x, shape, name)
+        return _unload(x, shape, model)
     _check_abilities(model, sent, fields, "generate")
     if fields.get("suffix") and "insert" not in model.capabilities:
         raise ApiError(400, f"{name.full} does not support insert")
@@ -44,10 +46,12 @@ def chat(x: Exchange) -> None:
     sent, messages = fields.get("model", ""), fields.get("messages", [])
     if not sent:
         raise ApiError(400, "model is required")
+    for message in messages:
+        check_images(message.get("images") if isinstance(message, dict) else None)
     shape = NativeChat(sent)
     name, model = x.installed(sent, "model '%s' not found")
     if not messages and keep_alive == 0:
-        return _unload(x, shape, name)
+        return _unload(x, shape, model)
     _check_abilities(model, sent, fields, "chat")
     if fields.get("tools") and "tools" not in model.capabilities:
         raise ApiError(400, f"{name.full} does not support tools")
@@ -59,12 +63,13 @@ def _run(x: Exchange, shape: NativeGenerate, needed: Want, fields: dict[str, Any
     stream = fields.get("stream", True)
     _check_format(fields.get("format"), stream)
     limit = int(fields.get("options", {}).get("num_predict", 0))
-    generate(x, shape, Ask(needed, x.record.prompt, stream, limit))
+    made = calls(x.record.prompt, fields.get("tools"))
+    generate(x, shape, Ask(needed, x.record.prompt, stream, limit, () if made else json_words(fields.get("format")), made))
 
 
-def _unload(x: Exchange, shape: NativeGenerate, name: Name) -> None:
+def _unload(x: Exchange, shape: NativeGenerate, model: SimModel) -> None:
     """At once, also when the model is not loaded or still busy (ollama-api.md §3.3)."""
-    x.house.scheduler.unload(name.short)
+    x.house.scheduler.unload(canonical(model.name))
     x.wire.answer(200, shape.whole_type, shape.only_loaded("unload"))
 
 

@@ -11,6 +11,7 @@ from hermes.simulator.exchange import ApiError, Exchange
 from hermes.simulator.inference import Ask, generate, load_only, want
 from hermes.simulator.native import count_tokens, vectors
 from hermes.simulator.shapes import OpenAIChat, OpenAICompletion
+from hermes.simulator.wishes import calls, json_words
 
 _COMMON = {"model": "string", "stream": "bool", "max_tokens": "int"}
 _NOT_FOUND = "model '%s' not found"
@@ -39,7 +40,17 @@ def chat(x: Exchange) -> None:
         raise ApiError(400, f'"{sent}" does not support thinking')
     shape = OpenAIChat(sent, x.record.prompt, _include_usage(fields))
     needed = want(x, name, model, {}, None)
-    generate(x, shape, Ask(needed, x.record.prompt, fields.get("stream", False), fields.get("max_tokens", 0)))
+    made = calls(x.record.prompt, fields.get("tools"))
+    words = () if made else json_words(_format(fields.get("response_format")))
+    generate(x, shape, Ask(needed, x.record.prompt, fields.get("stream", False), fields.get("max_tokens", 0), words, made))
+
+
+def _format(given: object) -> object:
+    """Ollama's `format` for a response_format."""
+    if not isinstance(given, dict) or given.get("type") == "text":
+        return None
+    schema = given.get("json_schema")
+    return schema.get("schema") if isinstance(schema, dict) else "json"
 
 
 def complete(x: Exchange) -> None:

@@ -2,11 +2,13 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hermes.simulator.client import Client
 
 _MAX_HEAD = 1_048_576
+_PIECE = 65_536
 _KINDS = {bool: "bool", int: "number", float: "number", str: "string", list: "array", dict: "object"}
 
 
@@ -23,6 +25,10 @@ class Request:
     body: bytes
     http10: bool
     close: bool
+    headers: dict[str, str]
+    query: str = ""
+    uploads: bool = False
+    """Its body is a blob's, and has not been read."""
 
 
 def read_request(client: Client) -> Request | None:
@@ -35,25 +41,34 @@ def read_request(client: Client) -> Request | None:
         method, target, version = line.split(" ")
         headers = {name.lower(): value.strip() for name, _, value in (each.partition(":") for each in lines)}
         http10 = version == "HTTP/1.0"
-        if headers.get("expect", "").lower() == "100-continue":
-            client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
-        body = _read_body(client, headers)
+        path, _, query = target.partition("?")
+        uploads = method == "POST" and path.startswith("/api/blobs/")
+        body = b"" if uploads else b"".join(read_body(client, headers))
     except ValueError as error:
         raise BadRequest(str(error)) from error
     close = http10 or headers.get("connection", "").lower() == "close"
-    return Request(method, target.partition("?")[0], body, http10, close)
+    return Request(method, path, body, http10, close, headers, query, uploads)
 
 
-def _read_body(client: Client, headers: dict[str, str]) -> bytes:
+def read_body(client: Client, headers: dict[str, str]) -> Iterator[bytes]:
+    """The body of a request, in pieces; asked for first if the client waits for that. Raises ValueError on bad chunks."""
+    if headers.get("expect", "").lower() == "100-continue":
+        client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
     if headers.get("transfer-encoding", "").lower() != "chunked":
-        return client.read_exactly(int(headers.get("content-length", "0")))
-    parts = []
+        yield from _pieces(client, int(headers.get("content-length", "0")))
+        return
     while size := int((client.read_until(b"\r\n", _MAX_HEAD) or b"").partition(b";")[0], 16):
-        parts.append(client.read_exactly(size))
+        yield from _pieces(client, size)
         client.read_exactly(2)
     while client.read_until(b"\r\n", _MAX_HEAD) not in (b"\r\n", None):
         pass  # Trailers.
-    return b"".join(parts)
+
+
+def _pieces(client: Client, left: int) -> Iterator[bytes]:
+    while left:
+        piece = client.read_exactly(min(left, _PIECE))
+        left -= len(piece)
+        yield piece
 
 
 class DecodeError(ValueError):
@@ -96,7 +111,7 @@ def to_struct(value: object, struct: str, types: dict[str, str]) -> dict[str, ob
     return {key: item for key, item in value.items() if item is not None}
 
 
-_GO_TYPES: dict[str, type] = {"string": str, "bool": bool, "[]api.Message": list, "[]openai.Message": list,
+_GO_TYPES: dict[str, type] = {"string": str, "bool": bool, "[]api.Message": list, "[]openai.Message": list, "[]anthropic.MessageParam": list,
                               "map[string]interface {}": dict, "int": int}
 
 

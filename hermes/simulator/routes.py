@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from urllib.parse import unquote
 
-from hermes.simulator import catalog, native, openai
+from hermes.simulator import anthropic, catalog, management, native, openai, responses, speech
 from hermes.simulator.exchange import Exchange
 from hermes.simulator.models import canonical
 from hermes.simulator.reading import Request
@@ -41,15 +41,24 @@ ROUTES = {
     "/v1/chat/completions": Route(_POST, openai.chat, inference=True),
     "/v1/completions": Route(_POST, openai.complete, inference=True),
     "/v1/embeddings": Route(_POST, openai.embed, inference=True),
+    "/v1/messages": Route(_POST, anthropic.messages, inference=True),
+    "/v1/responses": Route(_POST, responses.responses, inference=True),
+    "/v1/audio/transcriptions": Route(_POST, speech.transcribe, inference=True),
     "/v1/models": Route(_GET, catalog.models),
+    "/api/create": Route(_POST, management.create),
+    "/api/push": Route(_POST, management.push),
+    "/api/me": Route(_POST, management.me),
 }
 _RETRIEVE = Route(_GET, catalog.model)
+_BLOB = Route(("HEAD", "POST"), management.blob)
 
 
 def find(path: str) -> Route | None:
     """The route of a path, whatever the method."""
     if path.startswith(_MODEL_PREFIX) and path.count("/") == 3 and "%2f" not in path.lower() and path != _MODEL_PREFIX:
         return _RETRIEVE
+    if path.startswith(management.BLOBS) and path.count("/") == 3:
+        return _BLOB
     return ROUTES.get(path)
 
 
@@ -81,6 +90,9 @@ def about(request: Request, parsed: object) -> tuple[str, str]:
     """The model, canonically, and the prompt of a request; empty where there is none or it cannot be read."""
     if request.path.startswith(_MODEL_PREFIX):
         return canonical(unquote(request.path.removeprefix(_MODEL_PREFIX))), ""
+    if request.path == "/v1/audio/transcriptions":
+        model = speech.read_form(request.headers.get("content-type", ""), request.body).get("model", b"").decode("utf-8", "replace")
+        return canonical(model), ""
     if not isinstance(parsed, dict):
         return "", ""
     model = parsed.get("model") or parsed.get("name")
@@ -102,5 +114,7 @@ def _text(content: object) -> str:
         return ""
     if isinstance(content[-1], str):
         return content[-1]
+    if isinstance(content[-1], dict) and "content" in content[-1]:
+        return _text(content[-1]["content"])  # An item of /v1/responses.
     parts = (part.get("text") for part in content if isinstance(part, dict))
     return "".join(part for part in parts if isinstance(part, str))

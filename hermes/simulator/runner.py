@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 
 from hermes.simulator.client import Client
-from hermes.simulator.models import SimModel
+from hermes.simulator.models import SimModel, canonical
 
 
 class Busy(Exception):
@@ -40,6 +40,11 @@ class Want:
     options: tuple[object, ...] = ()
     keep_alive: float | None = None
 
+    @property
+    def file(self) -> str:
+        """The listed name of the model file, which a copy shares with its source."""
+        return canonical(self.model.name)
+
 
 @dataclass(eq=False)
 class Runner:
@@ -58,6 +63,11 @@ class Runner:
     def name(self) -> str:
         """The model's listed name."""
         return self.want.name
+
+    @property
+    def file(self) -> str:
+        """What was loaded: two names of one file share its runner (ollama-api.md §3.1)."""
+        return self.want.file
 
     @property
     def model(self) -> SimModel:

@@ -52,10 +52,10 @@ class Scheduler:
         finally:
             self._dereference(runner)
 
-    def unload(self, name: str) -> None:
-        """Unloads when idle; what is running goes on (ollama-api.md §3.3)."""
+    def unload(self, file: str) -> None:
+        """Unloads a model file when idle; what is running goes on (ollama-api.md §3.3)."""
         with self._changed:
-            if runner := self._runners.get(name):
+            if runner := self._runners.get(file):
                 runner.keep_alive = 0.0
                 runner.leaving = True
                 self._settle(runner)
@@ -98,7 +98,7 @@ class Scheduler:
                     return runner
                 room = head and self._make_room(ticket.want)
                 if room:
-                    self.load_starts[ticket.want.name] += 1
+                    self.load_starts[ticket.want.file] += 1
             if room:
                 entered("loading")
                 ticket.client.pause(ticket.want.load_time)
@@ -108,7 +108,7 @@ class Scheduler:
     def _usable(self, want: Want) -> Runner | None:
         """Under the condition: a reference to a runner that will do, if there is one."""
         self._expire()
-        runner = self._runners.get(want.name)
+        runner = self._runners.get(want.file)
         if runner is None or not runner.serves(want):
             return None
         runner.references += 1
@@ -128,7 +128,7 @@ class Scheduler:
 
     def _victim(self, want: Want) -> Runner | None:
         """Who has to go first: an idle runner before a busy one, then the shortest keep-alive, then by name."""
-        if same := self._runners.get(want.name):
+        if same := self._runners.get(want.file):
             return same
         used = sum(runner.model.size for runner in self._runners.values())
         memory = self._capacity.memory
@@ -143,8 +143,8 @@ class Scheduler:
             keep_alive = capacity.keep_alive if want.keep_alive is None else want.keep_alive
             free = 1 if want.model.embeds_only else capacity.parallel
             runner = Runner(want, keep_alive, free, references=1)
-            self._runners[want.name] = runner
-            self.loads[want.name] += 1
+            self._runners[want.file] = runner
+            self.loads[want.file] += 1
             self._changed.notify_all()
             return runner
 
@@ -188,18 +188,18 @@ class Scheduler:
         if runner.references:
             return False
         if runner.leaving or runner.keep_alive == 0:
-            if self._runners.get(runner.name) is runner:
-                del self._runners[runner.name]
+            if self._runners.get(runner.file) is runner:
+                del self._runners[runner.file]
             self._changed.notify_all()
         self._wake_head()
-        return self._runners.get(runner.name) is not runner
+        return self._runners.get(runner.file) is not runner
 
     def _expire(self) -> None:
         """Under the condition: keep-alives that ran out. Nobody waits for them, so looking when asked is enough."""
         now = time.monotonic()
         for runner in [*self._runners.values()]:
             if runner.references == 0 and runner.expires <= now:
-                del self._runners[runner.name]
+                del self._runners[runner.file]
 
     def _wake_head(self) -> None:
         if self._pending:

@@ -105,8 +105,8 @@ class Simulator:
         for client in clients:
             client.shut_down()
         self.wait_for(lambda: not self._ledger.open)
-        for name in self.loaded():
-            self._scheduler.unload(name)
+        for runner in self._scheduler.runners():
+            self._scheduler.unload(runner.file)
 
     def __enter__(self) -> Self:
         self.start()

@@ -15,6 +15,26 @@ RUNNER_DIED = "an error was encountered while running the model: unexpected EOF"
 
 
 @dataclass(frozen=True)
+class Call:
+    """One call of a tool that the model made."""
+
+    id: str
+    name: str
+    arguments: dict[str, object]
+
+    @property
+    def native(self) -> dict[str, object]:
+        """Arguments are an object."""
+        return {"id": self.id, "function": {"index": 0, "name": self.name, "arguments": self.arguments}}
+
+    @property
+    def openai(self) -> dict[str, object]:
+        """Arguments are a string."""
+        function = {"name": self.name, "arguments": encode(self.arguments).decode("utf-8")}
+        return {"id": self.id, "index": 0, "type": "function", "function": function}
+
+
+@dataclass(frozen=True)
 class Result:
     """How an answer ended."""
 
@@ -26,6 +46,7 @@ class Result:
     load_ns: int
     prompt_ns: int
     eval_ns: int
+    calls: tuple[Call, ...] = ()
 
     def metrics(self) -> dict[str, object]:
         """The native measurements, in order; nanoseconds."""
@@ -48,20 +69,24 @@ class Shape(Protocol):
     """What a generation needs to know of its dialect."""
 
     stream_type: str
+    stream_headers: bytes
     whole_type: str
     garbage: bytes
+
+    def opening(self) -> tuple[bytes, ...]:
+        """What a stream begins with, chunk by chunk; sent with the first token, not before."""
 
     def token(self, index: int, fragment: bytes) -> bytes:
         """One token's record; the fragment is escaped for JSON."""
 
-    def final(self, result: Result) -> bytes:
-        """The record, or records, that end a stream."""
+    def closing(self, result: Result) -> tuple[bytes, ...]:
+        """What ends a stream, chunk by chunk; tool calls among it."""
 
     def whole(self, result: Result) -> bytes:
         """The answer in one piece."""
 
     def broken(self) -> bytes:
-        """What comes when the runner dies in mid stream (ollama-api.md §2.3)."""
+        """What comes when the runner dies in mid stream, b"" if nothing does (ollama-api.md §2.3)."""
 
     def only_loaded(self, reason: str) -> bytes:
         """The answer to a request without a prompt."""
@@ -76,6 +101,7 @@ class NativeGenerate:
     """/api/generate."""
 
     stream_type = "application/x-ndjson"
+    stream_headers = b""
     whole_type = "application/json; charset=utf-8"
     garbage = b"this line is no JSON\n"
 
@@ -88,9 +114,13 @@ class NativeGenerate:
         """One line."""
         return b'%b%b","response":"%b","done":false}\n' % (self._prefix, now().encode("ascii"), fragment)
 
-    def final(self, result: Result) -> bytes:
+    def opening(self) -> tuple[bytes, ...]:
+        """Nothing."""
+        return ()
+
+    def closing(self, result: Result) -> tuple[bytes, ...]:
         """The line with done:true."""
-        return encode(self._record("", result)) + b"\n"
+        return (encode(self._record("", result)) + b"\n",)
 
     def whole(self, result: Result) -> bytes:
         """One object, without a newline."""
@@ -104,12 +134,12 @@ class NativeGenerate:
         """Without measurements (ollama-api.md §3.3)."""
         return encode(self._head("") | {"done": True, "done_reason": reason})
 
-    def _head(self, text: str) -> dict[str, object]:
+    def _head(self, text: str, calls: tuple[Call, ...] = ()) -> dict[str, object]:
         return {"model": self._model, "created_at": now(), "response": text}
 
     def _record(self, text: str, result: Result) -> dict[str, object]:
         context = {} if self._context is None else {"context": self._context + list(range(result.count))}
-        return self._head(text) | {"done": True, "done_reason": result.reason} | context | result.metrics()
+        return self._head(text, result.calls) | {"done": True, "done_reason": result.reason} | context | result.metrics()
 
 
 class NativeChat(NativeGenerate):
@@ -124,8 +154,9 @@ class NativeChat(NativeGenerate):
         form = b'%b%b","message":{"role":"assistant","content":"%b"},"done":false}\n'
         return form % (self._prefix, stamp, fragment)
 
-    def _head(self, text: str) -> dict[str, object]:
-        message = {"role": "assistant", "content": text}
+    def _head(self, text: str, calls: tuple[Call, ...] = ()) -> dict[str, object]:
+        """All tool calls are in the record they are given to: the final one, as models with a template of their own have it."""
+        message = {"role": "assistant", "content": text} | ({"tool_calls": [call.native for call in calls]} if calls else {})
         return {"model": self._model, "created_at": now(), "message": message}
 
 
@@ -133,6 +164,7 @@ class OpenAIChat:
     """/v1/chat/completions."""
 
     stream_type = "text/event-stream"
+    stream_headers = b""
     whole_type = "application/json"
     garbage = b"data: this event is no JSON\n\n"
     _id_prefix = "chatcmpl"
@@ -149,12 +181,18 @@ class OpenAIChat:
         role = b"" if index else b'"role":"assistant",'
         return b'%b{%b"content":"%b"},"finish_reason":null%b\n\n' % (self._open, role, fragment, self._close)
 
-    def final(self, result: Result) -> bytes:
-        """Finish, usage if it was asked for, and [DONE], in one chunk as recorded."""
+    def opening(self) -> tuple[bytes, ...]:
+        """Nothing."""
+        return ()
+
+    def closing(self, result: Result) -> tuple[bytes, ...]:
+        """Tool calls whole, each in a delta of its own; then finish, usage if it was asked for, and [DONE], in one chunk as recorded."""
+        calls = [self._event([{"index": 0, "delta": {"role": "assistant", "content": "", "tool_calls": [call.openai]}, "finish_reason": None}], {})
+                 for call in result.calls]
         events = [self._finish(result)]
         if self._include_usage:
             events.append(self._event([], {"usage": result.usage()}))
-        return b"".join(events) + b"data: [DONE]\n\n"
+        return (*calls, b"".join(events) + b"data: [DONE]\n\n")
 
     def whole(self, result: Result) -> bytes:
         """One object and a newline."""
@@ -180,10 +218,16 @@ class OpenAIChat:
 
     def _choice(self, result: Result) -> dict[str, object]:
         message = {"role": "assistant", "content": result.text}
-        return {"index": 0, "message": message, "finish_reason": result.reason}
+        if result.calls:
+            message["tool_calls"] = [call.openai for call in result.calls]
+        return {"index": 0, "message": message, "finish_reason": self._reason(result)}
+
+    @staticmethod
+    def _reason(result: Result) -> str:
+        return "tool_calls" if result.calls else result.reason
 
     def _finish(self, result: Result) -> bytes:
-        return self._event([{"index": 0, "delta": {}, "finish_reason": result.reason}], {})
+        return self._event([{"index": 0, "delta": {}, "finish_reason": self._reason(result)}], {})
 
     def _event(self, choices: list[object], rest: dict[str, object]) -> bytes:
         return b"data: %b\n\n" % encode({
@@ -201,12 +245,12 @@ class OpenAICompletion(OpenAIChat):
         """One event."""
         return b'%b"%b","index":0,"finish_reason":null%b\n\n' % (self._open, fragment, self._close)
 
-    def final(self, result: Result) -> bytes:
+    def closing(self, result: Result) -> tuple[bytes, ...]:
         """Text and finish share the last event; [DONE] is in the same chunk."""
         last = self.token(1, b"").replace(b"null", encode(result.reason), 1)
         if self._include_usage:
             last += self._event([], {"usage": result.usage()})
-        return last + b"data: [DONE]\n\n"
+        return (last + b"data: [DONE]\n\n",)
 
     def whole(self, result: Result) -> bytes:
         """One object and a newline."""

@@ -45,10 +45,10 @@ class Wire:
         body = b"" if self._request.method == "HEAD" else body
         self._send(self._head + body, body, last=True)
 
-    def open(self, status: int, content_type: str) -> None:
+    def open(self, status: int, content_type: str, headers: bytes = b"") -> None:
         """Starts a chunked answer; the head goes out with the first chunk."""
         self._chunked = not self._request.http10
-        self._begin(status, content_type, b"", b"")
+        self._begin(status, content_type, headers, b"")
 
     def chunk(self, payload: bytes) -> None:
         """One chunk, in one send."""
