@@ -23,7 +23,7 @@ from hermes.dispatch.dispatcher import Dispatcher, Upstream
 from hermes.dispatch.pulls import Pulls
 from hermes.dispatch.registry import Registry
 from hermes.errors import Draining
-from hermes.frontend import gate, health, native, openai, own, pull
+from hermes.frontend import anthropic, gate, health, native, openai, own, pull
 from hermes.frontend.connection import House, Limits
 from hermes.frontend.exchange import Call
 from hermes.frontend.principal import NOBODY
@@ -75,9 +75,10 @@ class Application:
     def _router(self) -> Router:
         views = health.Health(self)
         endpoints = [pull.PullEndpoint(self.dispatcher, Pulls(self.dispatcher)), own.Own(self.dispatcher), views, UsagePage(self),
-                     native.Native(self.dispatcher), openai.OpenAI(self.dispatcher)]
+                     native.Native(self.dispatcher), openai.OpenAI(self.dispatcher), anthropic.Anthropic(self.dispatcher)]
         routes = [route for endpoint in endpoints for route in endpoint.routes()]
-        families = [("/v1/llm/", own.DIALECT), ("/v1/status", own.DIALECT), ("/v1/usage", own.DIALECT), ("/v1/", openai.DIALECT), ("", native.DIALECT)]
+        families = [("/v1/llm/", own.DIALECT), ("/v1/status", own.DIALECT), ("/v1/usage", own.DIALECT), (anthropic.PATH, anthropic.DIALECT),
+                    ("/v1/", openai.DIALECT), ("", native.DIALECT)]
         return Router(routes, families)
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -198,19 +199,16 @@ class Application:
             raise Draining("Hermes is stopping")
         self.gate.admit(call)
 
-    def _note(self, call: Call | None, status: int, outcome: str) -> None:
+    def _note(self, call: Call, status: int, outcome: str) -> None:
         """Told of every request once, at its end."""
-        if call is not None and call.request.path in health.PATHS:
+        if call.request.path in health.PATHS:
             return
         self.counters.note(outcome)
-        if call is not None and (used := spent(call, status, outcome)):
+        if used := spent(call, status, outcome):
             self.usage.add(used)
-        if call is None:
-            access.info("request status=%d outcome=%s", status, outcome)
-        else:
-            access.info("request method=%s path=%s client=%s model=%s status=%d outcome=%s queue_s=%.3f duration_s=%.3f", call.request.method,
-                        call.request.path[:256], self._name(call), logs.word(call.model[:128]), status, outcome, call.queued,
-                        time.monotonic() - call.arrived)
+        access.info("request method=%s path=%s client=%s model=%s status=%d outcome=%s queue_s=%.3f duration_s=%.3f request_id=%s",
+                    call.request.method, call.request.path[:256], self._name(call), logs.word(call.model[:128]), status, outcome, call.queued,
+                    time.monotonic() - call.arrived, logs.word(call.request_id))
 
     @staticmethod
     def _name(call: Call) -> str:

@@ -8,7 +8,7 @@ import math
 
 __all__ = [
     "HermesError", "CallerError", "BadRequest", "Unauthorized", "Forbidden", "ClientForbidden", "NotFound", "ModelNotFound", "MethodNotAllowed",
-    "RequestTimeout", "BodyTooLarge", "UriTooLong", "ExpectationFailed", "HeadTooLarge", "NotImplementedByHermes",
+    "RequestTimeout", "BodyTooLarge", "UriTooLong", "EncodedBody", "ExpectationFailed", "HeadTooLarge", "NotImplementedByHermes",
     "VersionNotSupported", "RateLimited", "QuotaExceeded", "LockedOut", "HermesBusy", "QueueFull", "QueueTimeout", "Draining", "PoolDown", "TooManyConnections",
     "UpstreamError", "UpstreamUnreachable", "UpstreamBroken", "UpstreamTimeout", "UpstreamFailed", "WorkerLost", "ClientGone",
 ]
@@ -16,11 +16,13 @@ __all__ = [
 
 class HermesError(Exception):
     """Anything Hermes says no with. `status` is the HTTP status, `code` a stable word for programs, `headers` are response fields
-    that belong to the status."""
+    that belong to the status. `futile`: the same request at once again would only do harm, so the client libraries that repeat every 408, 409,
+    429 and 5xx by themselves are told not to."""
 
     status = 500
     code = "internal_error"
     headers: tuple[tuple[str, str], ...] = ()
+    futile = False
     retry_after: int | None = None   # whole seconds, 1 to 59 (clients do not obey longer ones)
     waited = 0.0                     # seconds the call had waited for its turn
 
@@ -91,6 +93,12 @@ class UriTooLong(CallerError):
     status, code = 414, "uri_too_long"
 
 
+class EncodedBody(CallerError):
+    """A Content-Encoding that is not read here (RFC 9110 §15.5.16)."""
+
+    status, code = 415, "encoded_body"
+
+
 class ExpectationFailed(CallerError):
     status, code = 417, "expectation_failed"
 
@@ -102,11 +110,11 @@ class HeadTooLarge(CallerError):
 class NotImplementedByHermes(CallerError):
     """A method or transfer coding that nobody here knows (RFC 9110 §15.6.2)."""
 
-    status, code = 501, "not_implemented"
+    status, code, futile = 501, "not_implemented", True
 
 
 class VersionNotSupported(CallerError):
-    status, code = 505, "http_version_not_supported"
+    status, code, futile = 505, "http_version_not_supported", True
 
 
 # -- the caller's own limits: later it may work --------------------------------------------------------------------
@@ -120,13 +128,13 @@ class RateLimited(HermesError):
 class QuotaExceeded(RateLimited):
     """The client has used its tokens of this day. The text says when the next one begins, which Retry-After is too short for."""
 
-    code, retry_after = "quota_exceeded", 59
+    code, retry_after, futile = "quota_exceeded", 59, True
 
 
 class LockedOut(RateLimited):
-    """Too many wrong keys from this address."""
+    """Too many wrong keys from this address. The same key again is one more."""
 
-    code = "locked_out"
+    code, futile = "locked_out", True
 
 
 # -- Hermes's own limits: later it may work ------------------------------------------------------------------------
@@ -140,7 +148,9 @@ class QueueFull(HermesBusy):
 
 
 class Draining(HermesBusy):
-    code = "draining"
+    """Hermes is stopping: by the time of a second attempt nobody listens here."""
+
+    code, futile = "draining", True
 
 
 class PoolDown(HermesBusy):
@@ -154,7 +164,9 @@ class TooManyConnections(HermesBusy):
 
 
 class QueueTimeout(HermesError):
-    status, code = 504, "queue_timeout"
+    """Who comes again goes to the back of the same queue."""
+
+    status, code, futile = 504, "queue_timeout", True
 
 
 # -- Ollama's side, or the worker's --------------------------------------------------------------------------------
@@ -177,7 +189,9 @@ class UpstreamBroken(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    status, code = 504, "upstream_timeout"
+    """Who comes again starts the same long work anew."""
+
+    status, code, futile = 504, "upstream_timeout", True
 
 
 class UpstreamFailed(UpstreamError):

@@ -25,7 +25,7 @@ _NAME = re.compile(
 def canonical(name: str) -> str:
     """Lower-case "host/namespace/model:tag" with Ollama's defaults filled in.
 
-    Raises ValueError("invalid model name") for whatever Ollama would refuse; only surrounding spaces are forgiven.
+    Raises ValueError, in Ollama's words, for whatever Ollama would refuse; only surrounding spaces are forgiven.
     """
     match = _NAME.fullmatch(_without_source(name.strip(" ")))
     if match is None:
@@ -76,7 +76,8 @@ def _without_source(name: str) -> str:
         return name
     _, own_tag, tag = base.rpartition("/")[2].partition(":")
     if tag.lower() in ("local", "cloud") or tag.lower().endswith("-cloud"):
-        raise ValueError("invalid model name")  # two sources; Ollama answers 400 as well
+        # Two sources. What is no name in any case is not repeated to anybody.
+        raise ValueError(f'use either :local or :cloud, not both: "{name}"' if _NAME.fullmatch(base) else "invalid model name")
     if source == "local":
         return base
     return f"{base}-cloud" if own_tag else name

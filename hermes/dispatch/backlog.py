@@ -6,6 +6,17 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 
+def retry_after(depth: int, slots: int, service: float) -> float:
+    """Seconds after which a client whom a full queue turned away should come again: `depth` wait for `slots` workers, which take `service`
+    seconds for a call.
+
+    That is when half of those who wait will have had their turn. When one place is likely to be free, after service / slots, would be too soon:
+    of a burst that was turned away together, all would come back together for that one place, and the client libraries give up after
+    three attempts. When the queue has run empty would be too late: workers would stand idle until they come.
+    """
+    return service * max(1.0, depth / 2) / max(1, slots)
+
+
 class Backlog(Generic[T]):
     """Tickets in order. Every operation takes the same time however many wait."""
 

@@ -34,8 +34,8 @@ class Dispatcher:
         """The pool for `name`, made now if Ollama has the model. Raises BadRequest, ModelNotFound, UpstreamError, ClientGone."""
         try:
             key = canonical(name)
-        except ValueError:
-            raise BadRequest("invalid model name") from None
+        except ValueError as error:
+            raise BadRequest(str(error)) from None
         return self.registry.find(key) or self._discover(name, client)
 
     def renamed(self, name: str, place: Place) -> bool:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from hermes.dispatch.backlog import Backlog
+from hermes.dispatch.backlog import Backlog, retry_after
 from hermes.dispatch.ticket import Ticket
 from hermes.errors import ClientGone, HermesError, PoolDown, QueueFull, QueueTimeout
 from hermes.workers.child import Child
@@ -71,7 +71,7 @@ class Pool:
                 self._leased.add(ticket.child)
             elif not self._backlog.push(ticket):
                 raise QueueFull(f"server busy, please try again. The queue of {self.label} is full ({self._backlog.limit} waiting)",
-                                retry_after=self._estimate())
+                                retry_after=retry_after(len(self._backlog), self.size, self._service))
         return ticket
 
     def wait(self, ticket: Ticket, client, until: float = math.inf) -> Child | None:
@@ -253,10 +253,6 @@ class Pool:
     def _down(self) -> PoolDown:
         reason, reopens = self._closed
         return PoolDown(f"{self.label} is out of service: {reason}", retry_after=reopens - time.monotonic())
-
-    def _estimate(self) -> float:
-        """Seconds until a place in the queue is likely to be free."""
-        return self._service / max(1, self.size)
 
     @staticmethod
     def _ring(tickets: list[Ticket]) -> None:

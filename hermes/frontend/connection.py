@@ -12,9 +12,9 @@ import struct
 import time
 from collections.abc import Callable
 
-from hermes.errors import BadRequest, BodyTooLarge, CallerError, ClientGone, HermesError, RequestTimeout
+from hermes.errors import BadRequest, BodyTooLarge, CallerError, ClientGone, EncodedBody, HermesError, RequestTimeout
 from hermes.frontend import http1
-from hermes.frontend.exchange import Call, Dialect, Response, Streamed
+from hermes.frontend.exchange import Call, Dialect, Response, Streamed, id_of
 from hermes.frontend.http1 import ChunkedBody, Request
 from hermes.frontend.router import Route, Router
 
@@ -22,6 +22,8 @@ log = logging.getLogger("hermes.connection")
 READ = 64 * 1024
 LINGER = 1.0                # seconds in which a refused client may finish talking, so that no reset eats the answer
 LINGER_BYTES = 1 << 20
+COMPRESSED = ("Hermes reads no compressed request body: send it without Content-Encoding"
+              " (Codex: enable_request_compression = false under [features] in its config.toml)")
 
 
 class Limits:
@@ -95,18 +97,18 @@ class ClientConnection:
         if not self._buffer and not self._await_request():
             return False
         deadline = time.monotonic() + self._limits.head
-        dialect, call = self._house.router.dialect("/"), None
+        dialect = call = None
         self._sent = self.idle = False
         try:
             head = self._read_head(deadline)
             if head is None:
                 return False
-            request = http1.parse_head(head)
-            dialect = self._house.router.dialect(request.path)
-            call = Call(request, self, heartbeat=self._limits.heartbeat, heartbeat_plain=self._limits.heartbeat_plain)
-            self._keep = request.keep_alive
+            call, dialect = self._meet(http1.parse_head(head))
+            self._keep = call.request.keep_alive
             answer, route = self._answer(call)
         except HermesError as error:
+            if call is None:
+                call, dialect = self._meet(http1.UNREAD)
             self._refuse(call, dialect, error)
             return True
         except (ClientGone, OSError):
@@ -115,11 +117,21 @@ class ClientConnection:
             raise
         except Exception:
             log.exception("a request ended by an error of ours")
+            if call is None:
+                call, dialect = self._meet(http1.UNREAD)
             self._keep = False
             self._refuse(call, dialect, HermesError("internal error"))
             return True
         self._deliver(call, route, answer)
         return True
+
+    def _meet(self, request: Request) -> tuple[Call, Dialect]:
+        """The call that a request is, and the family whose clients it comes from."""
+        dialect = self._house.router.dialect(request.path)
+        request_id, limits = id_of(request), self._limits
+        call = Call(request, self, heartbeat=limits.heartbeat, heartbeat_plain=limits.heartbeat_plain, headers=dialect.ids(request_id),
+                    request_id=request_id)
+        return call, dialect
 
     def _answer(self, call: Call) -> tuple[Response | Streamed, Route]:
         """Check everything that needs no body, then read the body, then ask the endpoint."""
@@ -129,6 +141,8 @@ class ClientConnection:
         self._house.admit(call)
         route, call.model = self._house.router.match(request.method, request.path)
         if unread:
+            if request.headers.get("content-encoding", "identity").lower() != "identity":
+                raise EncodedBody(COMPRESSED)
             if request.length is not None and request.length > self._limits.max_body:
                 raise BodyTooLarge(f"the body is larger than {self._limits.max_body} bytes")
             if request.expects_100 and not self._buffer:
@@ -137,12 +151,11 @@ class ClientConnection:
         self._keep = keep
         return route.endpoint(call), route
 
-    def _refuse(self, call: Call | None, dialect: Dialect, error: HermesError) -> None:
-        if call is None:
+    def _refuse(self, call: Call, dialect: Dialect, error: HermesError) -> None:
+        if call.request is http1.UNREAD:
             self._keep = False                  # what comes next on this connection cannot be trusted to be a request
-        answer = dialect.error(error)
-        if call is not None:
-            call.queued = call.queued or error.waited
+        answer = dialect.error(error, call.request_id)
+        call.queued = call.queued or error.waited
         try:
             self._send_response(call, answer)
         finally:
@@ -216,9 +229,8 @@ class ClientConnection:
 
     # -- writing ---------------------------------------------------------------------------------------------------
 
-    def _head(self, call: Call | None, status: int, headers: list[tuple[str, str]]) -> bytes:
-        if call is not None:
-            headers += call.headers
+    def _head(self, call: Call, status: int, headers: list[tuple[str, str]]) -> bytes:
+        headers += call.headers
         if not self._keep or self._house.closing():
             self._keep = False
             headers.append(("Connection", "close"))
@@ -226,10 +238,10 @@ class ClientConnection:
             headers.append(("Connection", "keep-alive"))
         return http1.response_head(status, headers)
 
-    def _send_response(self, call: Call | None, answer: Response) -> None:
+    def _send_response(self, call: Call, answer: Response) -> None:
         headers = [("Content-Type", answer.content_type), ("Date", http1.http_date(int(time.time()))),
                    *answer.headers, ("Content-Length", str(len(answer.body)))]
-        body = b"" if call and call.request.method == "HEAD" else answer.body
+        body = b"" if call.request.method == "HEAD" else answer.body
         self._sock.sendall(self._head(call, answer.status, headers) + body)
 
     def _deliver(self, call: Call, route: Route, answer: Response | Streamed) -> None:
@@ -292,7 +304,7 @@ class ClientConnection:
     def _tell(self, call: Call, dialect: Dialect, answer: Streamed, error: HermesError) -> None:
         """The source has failed: a proper error if nothing has gone out, else a record in the stream and no clean end."""
         if not self._sent:
-            self._send_response(call, dialect.error(error))
+            self._send_response(call, dialect.error(error, call.request_id))
             return
         self._keep = False
         if answer.in_band and answer.framing != "length" and not getattr(error, "told", False):

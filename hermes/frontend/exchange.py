@@ -2,6 +2,8 @@
 
 import json
 import math
+import random
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,6 +18,7 @@ from hermes.workers.messages import Bytes
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 JSON = "application/json; charset=utf-8"
+_GIVEN_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
 
 
 @dataclass(slots=True)
@@ -24,7 +27,7 @@ class Call:
     `principal` is filled in by the gate, and `headers` with what every answer to the call has to say; `model` is what the path named,
     decoded, or what the endpoint found; `queued` is filled in by the endpoint, in seconds; `leases`: what it had of the workers, the last
     of them for the answer. `heartbeat`: after how many seconds of waiting a stream shows signs of life; `heartbeat_plain` the same for
-    an answer that is none."""
+    an answer that is none. `request_id` as in `id_of`."""
 
     request: Request
     client: object
@@ -37,9 +40,21 @@ class Call:
     heartbeat_plain: float = math.inf
     principal: Principal = NOBODY
     headers: tuple[tuple[str, str], ...] = ()
+    request_id: str = ""
 
     def wants_sse(self) -> bool:
         return SSE in self.request.headers.get("accept", "").lower()
+
+
+def new_request_id() -> str:
+    """In Anthropic's form, which is as good as any. It need not be a secret, and `secrets` would be a system call for each request."""
+    return f"req_{random.getrandbits(96):024x}"
+
+
+def id_of(request: Request) -> str:
+    """The client's own id for the request, if it gave a good one, else one of ours."""
+    given = request.headers.get("x-request-id", "")
+    return given if _GIVEN_ID.match(given) else new_request_id()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,30 +92,42 @@ class Streamed:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """How a family of routes says that something went wrong: before the head, and inside an SSE stream.
-    Inside NDJSON every family says it as Ollama does."""
+    """How a family of routes says that something went wrong: before the head, and inside an SSE stream; both may name the request's id.
+    Inside NDJSON every family says it as Ollama does. `id_headers`: where the family's clients look for the id."""
 
     name: str
-    error_body: Callable[[HermesError], bytes]
-    sse_error: Callable[[HermesError], bytes]
+    error_body: Callable[[HermesError, str], bytes]
+    sse_error: Callable[[HermesError, str], bytes]
+    id_headers: tuple[str, ...] = ("X-Request-ID",)
 
-    def error(self, error: HermesError) -> Response:
+    def ids(self, request_id: str) -> tuple[tuple[str, str], ...]:
+        return tuple((name, request_id) for name in self.id_headers)
+
+    def error(self, error: HermesError, request_id: str = "") -> Response:
         headers = [*error.headers]
         if error.retry_after:
             headers.append(("Retry-After", str(error.retry_after)))
         if allow := getattr(error, "allow", None):
             headers.append(("Allow", allow))
-        return Response(error.status, self.error_body(error), headers=tuple(headers))
+        if error.futile:
+            headers.append(("x-should-retry", "false"))         # openai's and anthropic's libraries obey it (conventions.md §1.2)
+        return Response(error.status, self.error_body(error, request_id), headers=tuple(headers))
 
-    def in_band(self, content_type: str) -> Callable[[HermesError], bytes] | None:
-        kind = content_type.partition(";")[0].strip().lower()
-        return {NDJSON: ndjson_error, SSE: self.sse_error}.get(kind)
+    def in_band(self, content_type: str, request_id: str = "") -> Callable[[HermesError], bytes] | None:
+        """What makes the record of an error in a stream of this type; None where a stream of it has no records."""
+        say = {NDJSON: ndjson_error, SSE: self.sse_error}.get(content_type.partition(";")[0].strip().lower())
+        return say and (lambda error: say(error, request_id))
 
 
-def error_line(error: HermesError) -> bytes:
+def error_line(error: HermesError, request_id: str = "") -> bytes:
     """{"error": text}: Ollama's shape, and that of Hermes's own routes (ollama-api.md §2.1)."""
     return json.dumps({"error": error.text}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def ndjson_error(error: HermesError) -> bytes:
+def ndjson_error(error: HermesError, request_id: str = "") -> bytes:
     return error_line(error) + b"\n"
+
+
+def error_event(error: HermesError, request_id: str = "") -> bytes:
+    """The same as an SSE event: native routes have none in Ollama, so this is ours."""
+    return b"event: error\ndata: " + error_line(error) + b"\n\n"

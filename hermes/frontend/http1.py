@@ -45,6 +45,9 @@ class Request:
     expects_100: bool = False
 
 
+UNREAD = Request("-", "-", "", {}, keep_alive=False)        # stands for one whose head could not be read
+
+
 def parse_head(head: bytes) -> Request:
     """`head` is everything in front of the empty line. Raises a CallerError that says what is wrong, never with the input in it."""
     lines = head.split(b"\r\n")

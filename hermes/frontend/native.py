@@ -4,25 +4,20 @@ from typing import NamedTuple
 
 from hermes.dispatch.dispatcher import Dispatcher
 from hermes.errors import BadRequest, HermesError, ModelNotFound, NotFound
-from hermes.frontend.exchange import JSON, NDJSON, Call, Dialect, Streamed, error_line
+from hermes.frontend.exchange import JSON, NDJSON, Call, Dialect, Streamed, error_event, error_line
 from hermes.frontend.jsonbody import Member, Members, read_members, replace
 from hermes.frontend.relay import Errand, find_place, make_job, permit, relay
 from hermes.frontend.router import Route
 from hermes.workers.messages import Bytes
 
 
-def _sse_error(error: HermesError) -> bytes:
-    return b"event: error\ndata: " + error_line(error) + b"\n\n"
-
-
-DIALECT = Dialect("native", error_line, _sse_error)
-
+DIALECT = Dialect("native", error_line, error_event)
 
 
 class Rules(NamedTuple):
     """What differs between routes that name their model in the body: the Go struct, and its package, that Ollama names in its type errors,
     what it answers to a missing model and to an empty body (ollama-api.md §2.2), how a stream must end, and its content type: "" where
-    nothing is streamed."""
+    nothing is streamed; and the array that Ollama misses before it misses the model."""
 
     struct: str
     missing: type[HermesError]
@@ -31,13 +26,16 @@ class Rules(NamedTuple):
     streams_unasked: bool = False
     package: str = "api"
     empty: str = "missing request body"
+    first: str = ""
 
     def kind(self, stream: object) -> str:
         """The content type of a good answer to a request whose `stream` says so."""
         streams = self.streams_unasked if stream is None else stream is True
         return self.stream_type if streams and self.stream_type else JSON
 
-    def no_model(self) -> HermesError:
+    def no_model(self, members: Members) -> HermesError:
+        if self.first and (self.first not in members or members[self.first].empty):
+            return BadRequest(f"[] is too short - '{self.first}'")
         return self.missing("model '' not found" if self.missing is NotFound else "model is required")
 
     def members(self, body: Bytes) -> Members:
@@ -57,7 +55,7 @@ def model_member(members: Members, rules: Rules) -> Member:
     """The member that names the model. Raises what Ollama answers when there is none, or none that can be a name."""
     member = members.get("model")
     if member is None or member.kind in ("string", "null") and member.empty:
-        raise rules.no_model()
+        raise rules.no_model(members)
     if member.kind != "string":
         raise BadRequest(f"json: cannot unmarshal {member.kind} into Go struct field {rules.struct}.model of type string")
     return member

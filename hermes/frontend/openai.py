@@ -1,33 +1,57 @@
 """OpenAI's dialect: /v1/chat/completions and its kin. Errors are {"error": {message, type, param, code}} (ollama-api.md §2.1);
-inside a stream the same object is an SSE event, from which the SDKs raise."""
+inside a stream the same object is an SSE event, from which the SDKs raise.
+
+/v1/responses has named events. Its `response.failed` would need the response's own id and would raise nothing: the SDKs hand it on like any
+event, and a loop that waits for text just ends. So a failure is its `error` event, with OpenAI's fields beside Ollama's object:
+openai-python and openai-js raise from a truthy `error` whatever the event is called (tried with 3.57 and 7.57), others look at `type`.
+"""
 
 import json
+from functools import partial
 
 from hermes.dispatch.dispatcher import Dispatcher
 from hermes.errors import BadRequest, CallerError, HermesError, NotFound
+from hermes.frontend import multipart
 from hermes.frontend.exchange import SSE, Call, Dialect, Streamed
 from hermes.frontend.native import Rules, infer
-from hermes.frontend.relay import Errand, make_job, permit, relay
+from hermes.frontend.relay import Errand, find_place, make_job, permit, relay
 from hermes.frontend.router import Route
 
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
 
-def _error_body(error: HermesError) -> bytes:
+def _error_object(error: HermesError) -> dict[str, str | None]:
     """`code` is Hermes's own word where Hermes itself says no; where it speaks for Ollama it is null, as Ollama's is."""
     code = None if isinstance(error, CallerError) else error.code
-    shape = {"error": {"message": error.text, "type": _TYPES.get(error.status, "api_error"), "param": None, "code": code}}
+    return {"message": error.text, "type": _TYPES.get(error.status, "api_error"), "param": None, "code": code}
+
+
+def _encode(shape: dict) -> bytes:
     return json.dumps(shape, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
 
 
-def _sse_error(error: HermesError) -> bytes:
+def _error_body(error: HermesError, request_id: str = "") -> bytes:
+    return _encode({"error": _error_object(error)})
+
+
+def _sse_error(error: HermesError, request_id: str = "") -> bytes:
     return b"data: " + _error_body(error) + b"\n\n"
 
 
+def _responses_error(error: HermesError, request_id: str = "") -> bytes:
+    """`sequence_number` is there because the AI SDK knows no error event without a number; nobody counted the events before it."""
+    shape = _error_object(error)
+    event = {"type": "error", "sequence_number": 0, "code": shape["code"], "message": shape["message"], "param": None, "error": shape}
+    return b"event: error\ndata: " + _encode(event) + b"\n\n"
+
+
 DIALECT = Dialect("openai", _error_body, _sse_error)
-GENERATING = {"/v1/chat/completions": Rules("ChatCompletionRequest", BadRequest, "[DONE]", SSE, package="openai", empty="EOF"),
-              "/v1/completions": Rules("CompletionRequest", NotFound, "[DONE]", SSE, package="openai", empty="EOF"),
-              "/v1/embeddings": Rules("EmbedRequest", BadRequest, "[DONE]", package="openai", empty="EOF")}
+RESPONSES = Dialect("openai", _error_body, _responses_error)
+_rules = partial(Rules, package="openai", empty="EOF")
+GENERATING = {"/v1/chat/completions": (DIALECT, _rules("ChatCompletionRequest", BadRequest, "[DONE]", SSE, first="messages")),
+              "/v1/completions": (DIALECT, _rules("CompletionRequest", NotFound, "[DONE]", SSE)),
+              "/v1/embeddings": (DIALECT, _rules("EmbedRequest", BadRequest, "[DONE]")),
+              "/v1/responses": (RESPONSES, _rules("ResponsesRequest", BadRequest, "response.completed", SSE))}
 
 
 class OpenAI:
@@ -37,11 +61,25 @@ class OpenAI:
         self._dispatcher = dispatcher
 
     def routes(self) -> list[Route]:
-        return ([Route("POST", path, DIALECT, self.generate) for path in GENERATING]
-                + [Route("GET", "/v1/models", DIALECT, self.read), Route("GET", "/v1/models/{model}", DIALECT, self.read)])
+        return ([Route("POST", path, dialect, self.generate) for path, (dialect, _) in GENERATING.items()]
+                + [Route("POST", "/v1/audio/transcriptions", DIALECT, self.transcribe),
+                   Route("GET", "/v1/models", DIALECT, self.read), Route("GET", "/v1/models/{model}", DIALECT, self.read)])
 
     def generate(self, call: Call) -> Streamed:
-        return infer(self._dispatcher, call, GENERATING[call.request.path], DIALECT)
+        dialect, rules = GENERATING[call.request.path]
+        return infer(self._dispatcher, call, rules, dialect)
+
+    def transcribe(self, call: Call) -> Streamed:
+        """The one route whose model stands in a form (ollama-api.md §1.15). Its answer is whole: there is nothing to stream."""
+        body = call.body
+        field = multipart.find_field(body, call.request.headers.get("content-type", ""))
+        if field is None or not field.value:
+            raise BadRequest("model is required")
+        call.model = field.value
+        place = find_place(self._dispatcher, call)
+        if self._dispatcher.renamed(call.model, place):
+            body = multipart.replace(body, field, place.model)
+        return relay(self._dispatcher, call, Errand(place, make_job(self._dispatcher, call, body, ""), DIALECT))
 
     def read(self, call: Call) -> Streamed:
         if call.model:

@@ -16,7 +16,7 @@ from hermes.dispatch.dispatcher import Dispatcher
 from hermes.dispatch.lease import Lease
 from hermes.dispatch.pending import Pending
 from hermes.errors import BadRequest, HermesError, UpstreamBroken, UpstreamFailed
-from hermes.frontend.exchange import JSON, NDJSON, SSE, Call, Dialect, Response, Streamed, error_line
+from hermes.frontend.exchange import JSON, NDJSON, SSE, Call, Dialect, Response, Streamed, error_event, error_line
 from hermes.frontend.heartbeat import Beats, Late
 from hermes.frontend.jsonbody import Edit, Member, Members, Pieces, read_members, splice
 from hermes.frontend.jsonscan import Scanner, Span
@@ -30,11 +30,7 @@ _KINDS = {"prompt": (str, "a string"), "messages": (list, "an array"), "system":
 _TYPES = {"string": str, "array": list, "object": dict, "bool": bool, "number": float}
 
 
-def _sse_error(error: HermesError) -> bytes:
-    return b"event: error\ndata: " + error_line(error) + b"\n\n"
-
-
-DIALECT = Dialect("own", error_line, _sse_error)
+DIALECT = Dialect("own", error_line, error_event)
 
 
 class Own:
@@ -66,7 +62,7 @@ def _streamed(call: Call, pending: Pending, lease: Lease | None) -> Response | S
         return _refused(lease)
     source = Late(pending, Beats(call.heartbeat, kind), source_of) if lease is None else source_of(lease)
     headers = (("Content-Type", kind), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
-    return Streamed(200, source, "plain", headers=headers, in_band=DIALECT.in_band(kind))
+    return Streamed(200, source, "plain", headers=headers, in_band=DIALECT.in_band(kind, call.request_id))
 
 
 def _records(call: Call, kind: str, lease: Lease) -> "Records":

@@ -40,7 +40,7 @@ class PullEndpoint:
             raise
         sse = call.wants_sse()
         headers = (("Content-Type", SSE if sse else NDJSON), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
-        return Streamed(200, Progress(progress, first, sse), "plain", headers=headers, in_band=DIALECT.in_band(SSE if sse else NDJSON))
+        return Streamed(200, Progress(progress, first, sse), "plain", headers=headers, in_band=DIALECT.in_band(SSE if sse else NDJSON, call.request_id))
 
 
 def _wants_stream(body: bytes | bytearray) -> bool:

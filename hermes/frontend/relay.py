@@ -71,7 +71,8 @@ def relay(dispatcher: Dispatcher, call: Call, errand: Errand) -> Streamed:
     head = lease.head
     kind = dict(head.headers).get("content-type", "")
     headers = tuple((_NAMES.get(name, name), value) for name, value in head.headers)
-    return Streamed(head.status, lease, head.framing, head.length, headers + _for_proxies(kind, headers), errand.dialect.in_band(kind))
+    return Streamed(head.status, lease, head.framing, head.length, headers + _for_proxies(kind, headers),
+                    errand.dialect.in_band(kind, call.request_id))
 
 
 def _for_proxies(kind: str, headers: tuple[tuple[str, str], ...] = ()) -> tuple[tuple[str, str], ...]:
@@ -94,7 +95,8 @@ def _late(call: Call, errand: Errand, pending: Pending) -> Streamed:
 
     beats = Beats(call.heartbeat_plain if kind == JSON else call.heartbeat, kind, chunk if coded else bytes)
     headers = (("Content-Type", kind), *_for_proxies(kind))
-    in_band = errand.dialect.in_band(kind) or errand.dialect.error_body         # behind spaces an error object is a whole JSON answer
+    # Behind spaces an error object is a whole JSON answer.
+    in_band = errand.dialect.in_band(kind, call.request_id) or (lambda error: errand.dialect.error_body(error, call.request_id))
     return Streamed(200, Late(pending, beats, source_of), "chunked" if coded else "plain", headers=headers, in_band=in_band)
 
 

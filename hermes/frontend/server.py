@@ -18,6 +18,7 @@ import time
 from hermes.errors import HermesBusy, TooManyConnections
 from hermes.frontend import http1
 from hermes.frontend.connection import ClientConnection, House
+from hermes.frontend.exchange import new_request_id
 
 ACCEPT_QUEUE = 1024
 OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
@@ -105,15 +106,16 @@ class Server(http.server.ThreadingHTTPServer):
             self._turn_away(request, HermesBusy("no thread is left for this connection"))
 
     def _turn_away(self, request: socket.socket, error: HermesBusy) -> None:
-        answer = self.house.router.dialect("/").error(error)
-        head = http1.response_head(answer.status, [("Content-Type", answer.content_type), *answer.headers,
+        request_id, dialect = new_request_id(), self.house.router.dialect("/")
+        answer = dialect.error(error, request_id)
+        head = http1.response_head(answer.status, [("Content-Type", answer.content_type), *answer.headers, *dialect.ids(request_id),
                                                    ("Content-Length", str(len(answer.body))), ("Connection", "close")])
         try:
             request.setblocking(False)
             request.send(head + answer.body)
         except OSError:
             pass
-        log.warning("connection turned away reason=%s", error.code)
+        log.warning("connection turned away reason=%s request_id=%s", error.code, request_id)
         self.shutdown_request(request)
 
     # -- a connection's thread -------------------------------------------------------------------------------------

@@ -11,16 +11,19 @@ from hermes.workers.chunks import ChunkWalker, chunk, payload
 from hermes.workers.messages import End, Failure
 
 BLANK = 8                   # bytes: an empty line, chunk-coded; behind a record it does not replace it
+SSE_ENDINGS = ("[DONE]", "message_stop", "response.completed")
 LINE_MAX = 16 << 20         # bytes of one record; the largest honest one is the final `context` of a long generation
 
 
 class LastRecord:
-    """Keeps what was handed on last, from the beginning of a line on: the last record is in it, whatever way it was cut."""
+    """Keeps what was handed on last, from the beginning of a line on: the last two records are in it, whatever way they were cut. Two, because
+    in SSE the last one says only that it is the last, and the figures are in the one before."""
 
     def __init__(self, coded: bool):
         """`coded`: what is handed on is chunk-coded, and ends at a chunk's end."""
         self._coded = coded
         self._line_end = b"\n\r\n" if coded else b"\n"
+        self._before: list[bytes] = []
         self._parts: list[bytes] = []
         self._size = 0
         self.at_line_start = True
@@ -28,7 +31,7 @@ class LastRecord:
     def note(self, data: bytes) -> None:
         """Once for each read. Raises UpstreamBroken on an endless line."""
         if self.at_line_start and len(data) > BLANK:
-            self._parts, self._size = [data], len(data)
+            self._before, self._parts, self._size = self._parts, [data], len(data)
         else:
             self._parts.append(data)
             self._size += len(data)
@@ -42,16 +45,17 @@ class LastRecord:
         """Pieces that do not end where lines end: forget all lines but the last."""
         data = self.payload()
         data = data[data.rstrip().rfind(b"\n") + 1:]
+        self._before.clear()
         self._parts = [chunk(data) if self._coded else data]
         self._size = len(data)
 
     def payload(self) -> bytes:
-        """The last lines, decoded; more of them than the last where chunks and lines do not coincide."""
-        data = b"".join(self._parts)
+        """The last records, decoded; more of them than two where chunks and records do not coincide."""
+        data = b"".join(self._before + self._parts)
         if not self._coded:
             return data
-        if 0 <= (end := data.rfind(self._line_end, 0, -3)):
-            last = ChunkWalker(decode=True)     # a chunk a line is the rule: look at the last one only
+        if 0 < (end := data.rfind(self._line_end, 0, -3)) and 0 <= (end := data.rfind(self._line_end, 0, end)):
+            last = ChunkWalker(decode=True)     # a chunk a record is the rule: look at the last two only
             try:
                 if (found := last.feed(data[end + 3:])).strip() and last.at_boundary:
                     return found
@@ -64,8 +68,8 @@ def judge(ending: str, tail: bytes) -> End | Failure:
     """What the last record says of a stream that had to end with `ending` (see messages.Job)."""
     lines = tail.split(b"\n")
     last = next((line for line in reversed(lines) if line.strip()), b"")
-    if ending == "[DONE]":
-        return _judge_sse(last, lines)
+    if ending in SSE_ENDINGS:
+        return _judge_sse(ending, last, lines)
     record = _parse(last)
     if record.get("error"):
         return Failure("UpstreamFailed", _text(record["error"]), told=True)
@@ -75,10 +79,11 @@ def judge(ending: str, tail: bytes) -> End | Failure:
 
 
 def figures(record: dict) -> End:
-    """Tokens and load time of a final record or a whole JSON answer, native or OpenAI's (ollama-api.md §1.2: nanoseconds)."""
-    usage = record.get("usage")
+    """Tokens and load time of a final record or a whole JSON answer, native (ollama-api.md §1.2: nanoseconds), OpenAI's or Anthropic's."""
+    response = record.get("response")
+    usage = (response if isinstance(response, dict) else record).get("usage")
     if isinstance(usage, dict):
-        return End(_count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens")))
+        return End(_count(usage.get("prompt_tokens", usage.get("input_tokens"))), _count(usage.get("completion_tokens", usage.get("output_tokens"))))
     load = record.get("load_duration")
     absent = 0 if record.get("done") is True else None      # Ollama leaves a zero out (§1.2)
     return End(_count(record.get("prompt_eval_count", absent)), _count(record.get("eval_count", absent)),
@@ -89,14 +94,30 @@ def figures_of(body: bytes) -> End:
     return figures(_parse(body))
 
 
-def _judge_sse(last: bytes, lines: list[bytes]) -> End | Failure:
+def _judge_sse(ending: str, last: bytes, lines: list[bytes]) -> End | Failure:
+    """By what the data say, not by the events' names, which say the same again. In Responses an answer that was cut by a limit may end with
+    `response.incomplete`: that is a final record too, as `finish_reason: length` is. `response.failed` is Ollama's own word that it failed,
+    and its clients know it (ollama-api.md §1.14)."""
     records = [_parse(line[5:]) for line in lines if line.startswith(b"data:") and b'"' in line]
     for record in records:
-        if record.get("error"):
-            return Failure("UpstreamFailed", _text(record["error"]), told=True)
-    if last.strip() != b"data: [DONE]":
+        if error := _told(record):
+            return Failure("UpstreamFailed", _text(error), told=True)
+    if ending == "[DONE]":
+        finished = last.strip() == b"data: [DONE]"
+    else:
+        finished = last.startswith(b"data:") and _parse(last[5:]).get("type") in (ending, "response.incomplete")
+    if not finished:
         return _unfinished()
-    return next((figures(record) for record in reversed(records) if record.get("usage")), End())    # zeros before the last (§1.10)
+    # The last that has any: before it there may be zeros (§1.10), and behind it what only says that it is the last.
+    return next((end for record in reversed(records) if (end := figures(record)) != End()), End())
+
+
+def _told(record: dict) -> object:
+    """The error of which a record tells the client, or nothing."""
+    if record.get("type") == "response.failed":
+        response = record.get("response")
+        return isinstance(response, dict) and response.get("error") or "the response failed"
+    return record.get("error") or record.get("type") == "error" and record
 
 
 def _unfinished() -> Failure:

@@ -55,9 +55,9 @@ class Timeouts(NamedTuple):
 class Job(NamedTuple):
     """What is asked of a worker: one HTTP request to Ollama.
 
-    `ending` names the record a stream must end with to have succeeded: "done" (native), "success" (pull), "[DONE]" (OpenAI),
-    "" (whatever ends properly). `decode`: strip the chunked coding, because the parent reads the body or its client
-    is too old for it. The parent may give the `body` in pieces; the worker gets a view of what came.
+    `ending` names the record a stream must end with to have succeeded: "done" (native), "success" (pull), "[DONE]" (OpenAI), "message_stop"
+    (Anthropic), "response.completed" (OpenAI's Responses), "" (whatever ends properly). `decode`: strip the chunked coding, because the parent
+    reads the body or its client is too old for it. The parent may give the `body` in pieces; the worker gets a view of what came.
     """
 
     url: str

@@ -83,7 +83,7 @@ class Relay:
         entered is a few microseconds. Returns the first read that is anything else, for the general path; what came before it is noted.
         """
         watch, send, sock, kind, monotonic = self._watch, self._send, self._reply.sock, Kind.DATA, time.monotonic
-        last = b""
+        before = last = b""
         try:
             while True:
                 data = sock.recv(READ)
@@ -94,10 +94,11 @@ class Relay:
                 if end < 1 or len(data) <= BLANK or plain_size(data[:end]) != len(data) - end - 4 or data[-3:] != b"\n\r\n":
                     return data
                 send(frame(kind, data))
-                last = data
+                before, last = last, data
         finally:
-            if last and self._ending:
-                self._record.note(last)
+            for data in (before, last):
+                if data and self._ending:
+                    self._record.note(data)
 
     def _counted(self) -> None:
         left = self._reply.length

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from hermes.dispatch.backlog import Backlog
+from hermes.dispatch.backlog import Backlog, retry_after
 
 
 def test_order_and_bound() -> None:
@@ -27,6 +27,16 @@ def test_clear_and_a_limit_that_shrinks() -> None:
     assert not backlog.push(9) and len(backlog) == 3
     assert backlog.clear() == [0, 1, 2] and len(backlog) == 0 and backlog.clear() == []
     assert not Backlog(0).push(1)
+
+
+@pytest.mark.parametrize(("depth", "slots", "service", "seconds"), [
+    (64, 1, 2.0, 64.0), (64, 4, 2.0, 16.0),     # half of the queue has had its turn
+    (16, 2, 0.5, 2.0), (3, 1, 2.0, 3.0),
+    (1, 1, 2.0, 2.0), (0, 1, 2.0, 2.0), (0, 4, 2.0, 0.5),       # short or no queue: when a worker is likely to be free
+    (4, 0, 2.0, 4.0), (64, 1, 0.0, 0.0),        # a pool that is being retired; calls that take no time
+])
+def test_when_to_come_again(depth: int, slots: int, service: float, seconds: float) -> None:
+    assert retry_after(depth, slots, service) == seconds
 
 
 def test_against_a_list() -> None:

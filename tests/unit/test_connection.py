@@ -13,12 +13,12 @@ import pytest
 
 from hermes.errors import BadRequest, CallerError, ClientGone, Forbidden, HermesError, QueueFull, Unauthorized, UpstreamBroken, UpstreamFailed
 from hermes.frontend.connection import ClientConnection, House, Limits
-from hermes.frontend.exchange import NDJSON, SSE, Call, Dialect, Response, Streamed, error_line
+from hermes.frontend.exchange import NDJSON, SSE, Call, Dialect, Response, Streamed, error_event, error_line
 from hermes.frontend.http1 import HEAD_MAX
 from hermes.frontend.router import Route, Router
 from tests.harness import Client, Reply, eventually
 
-DIALECT = Dialect("test", error_line, lambda error: b"event: error\ndata: " + error_line(error) + b"\n\n")
+DIALECT = Dialect("test", error_line, error_event, ("X-Request-ID", "Another-ID"))
 LONG = 30.0
 
 
@@ -47,6 +47,7 @@ class Town:
         self.start = start
         self.notes: list[tuple[int, str]] = []
         self.calls: list[Call] = []
+        self.noted: list[Call] = []
         self.answer: Response | Streamed | Exception = Response(200, b"x")
         self.refusal: HermesError | None = None
         self.fields: tuple[tuple[str, str], ...] = ()
@@ -57,12 +58,13 @@ class Town:
         self.house = House(Router(routes, [("", DIALECT)]), Limits(SimpleNamespace(**settings)), self.admit, self.note, lambda: self.closing)
 
     def admit(self, call: Call) -> None:
-        call.headers = self.fields
+        call.headers += self.fields
         if self.refusal:
             raise self.refusal
 
     def note(self, call, status: int, outcome: str) -> None:
         self.notes.append((status, outcome))
+        self.noted.append(call)
 
     def give(self, call: Call):
         self.calls.append(call)
@@ -196,6 +198,46 @@ def test_errors_of_the_endpoint(town: Town, error: HermesError) -> None:
         town.answer = Response(200, b"x")
         assert visitor.ask(get()).status == 200, "its body was read: the connection is good"
     assert town.notes == [(error.status, "refused" if isinstance(error, CallerError) else error.code), (200, "ok")]
+
+
+@pytest.mark.parametrize("raw", [get(), get("/x", "X-Request-ID: a b"), get("/nothing"), get("/x", method="DELETE"), get("/x", method="HEAD"), b"nonsense\r\n\r\n",
+                                 get("/x", "Content-Length: 1001", method="POST")], ids=range(7))
+def test_every_answer_has_its_id(town: Town, raw: bytes) -> None:
+    """Also that to what could not be read, and the log knows it."""
+    with town.visit() as visitor:
+        reply = visitor.ask(raw)
+        assert reply.headers["x-request-id"] == reply.headers["another-id"] and reply.headers["x-request-id"].startswith("req_")
+    assert reply.headers["x-request-id"] == town.noted[0].request_id
+
+
+@pytest.mark.parametrize("answer", [Response(200, b"x"), Streamed(200, Source(b"x"), "plain"), BadRequest("no"), RuntimeError("a defect"),
+                                    Streamed(200, Source(UpstreamBroken("cut")), "plain")], ids=range(5))
+def test_the_clients_own_id_comes_back(town: Town, answer) -> None:
+    town.answer = answer
+    with town.visit() as visitor:
+        for name in ("mine", "x" * 128):
+            assert visitor.ask(get("/x", f"X-Request-ID: {name}", CLOSE if len(name) > 4 else "A: b")).headers["x-request-id"] == name
+            town.answer = Response(200, b"x")
+            if isinstance(answer, RuntimeError):
+                break
+    assert town.noted[0].request_id == "mine"
+
+
+@pytest.mark.parametrize("coding", ["zstd", "gzip", "deflate, identity"])
+@pytest.mark.parametrize("path", ["/echo", "/nothing"])
+def test_compressed_body(town: Town, path: str, coding: str) -> None:
+    """Refused before it is read: nobody here can."""
+    with town.visit() as visitor:
+        reply = visitor.ask(get(path, f"Content-Encoding: {coding}", "Content-Length: 5", "Expect: 100-continue", method="POST"))
+        assert reply.status == (415 if path == "/echo" else 404) and coding not in reply.json()["error"] and visitor.at_end()
+        assert ("enable_request_compression" in reply.json()["error"]) == (path == "/echo")
+
+
+@pytest.mark.parametrize("fields", [["Content-Encoding: identity"], ["Content-Encoding: IDENTITY"], []])
+def test_identity_is_no_coding(town: Town, fields: list[str]) -> None:
+    with town.visit() as visitor:
+        assert visitor.ask(post(b"one", *fields)).body == b"one"
+        assert visitor.ask(get("/x", "Content-Encoding: gzip")).status == 200, "there is no body"
 
 
 def test_admission_comes_before_routing_and_the_body(town: Town) -> None:
@@ -342,7 +384,7 @@ def test_head_has_the_headers_of_get_and_no_body(town: Town) -> None:
         with town.visit() as visitor:
             for method in ("GET", "HEAD"):
                 town.answer = make()
-                reply = visitor.ask(get(method=method))
+                reply = visitor.ask(get("/x", "X-Request-ID: one", method=method))
                 heads.append({name: value for name, value in reply.headers.items() if name != "date"})
                 assert reply.body == (b"hello" if method == "GET" else b"")
             assert visitor.ask(get("/nothing", method="HEAD")).status == 404, "nothing of a body was in between"

@@ -197,8 +197,8 @@ def _reachable() -> set[type]:
 
 
 def test_the_table_of_errors_is_the_classes() -> None:
-    told = [(int(code), word) for code, word, _, _ in rows("Status", "Code", "When", "What to do")]
-    assert sorted(told) == sorted({(cls.status, cls.code) for cls in _reachable()})
+    told = [(int(code), word, retry) for code, word, _, _, retry in rows("Status", "Code", "When", "What to do", "`x-should-retry`")]
+    assert sorted(told) == sorted({(cls.status, cls.code, "false" if cls.futile else "") for cls in _reachable()})
 
 
 def test_every_busy_error_has_the_promised_header() -> None:
@@ -208,12 +208,13 @@ def test_every_busy_error_has_the_promised_header() -> None:
 
 
 @pytest.mark.parametrize(("path", "shape"), [("/", "text"), ("/api/chat", "text"), ("/v1/llm/x", "text"), ("/v1/status", "text"),
-                                             ("/livez", "text"), ("/v1/chat/completions", "object"), ("/v1/x", "object")])
+                                             ("/livez", "text"), ("/v1/chat/completions", "object"), ("/v1/x", "object"),
+                                             ("/v1/messages", "anthropic"), ("/v1/messages/count_tokens", "anthropic")])
 def test_errors_have_the_promised_shape(router: Router, path: str, shape: str) -> None:
-    body = json.loads(router.dialect(path).error(errors.QueueFull("full")).body)
-    assert body == {"error": "full"} if shape == "text" else list(body["error"]) == ["message", "type", "param", "code"]
+    body = json.loads(router.dialect(path).error(errors.QueueFull("full"), "req_1").body)
+    assert body == {"text": {"error": "full"}, "anthropic": {"type": "error", "error": {"type": "overloaded_error", "message": "full"}, "request_id": "req_1"},
+                    "object": {"error": {"message": "full", "type": "api_error", "param": None, "code": "queue_full"}}}[shape]
     if shape == "object":
-        assert body["error"]["code"] == "queue_full"
         assert json.loads(router.dialect(path).error(errors.BadRequest("bad")).body)["error"]["code"] is None
 
 

@@ -1,6 +1,7 @@
 """Did the stream end as a success ends? The last record says so, whatever way the chunks cut it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -20,7 +21,16 @@ def last_of(*payloads: bytes, coded: bool = False) -> bytes:
 DONE = b'{"done":true,"load_duration":2500000000,"prompt_eval_count":5,"eval_count":7}'
 OPENAI = (b'data: {"choices":[{"delta":{}}]}\n\ndata: {"choices":[],"usage":{"prompt_tokens":12,"completion_tokens":8}}\n\n'
           b"data: [DONE]\n\n")
+STOP = b'event: message_stop\ndata: {"type":"message_stop"}\n\n'
+DELTA = b'event: message_delta\ndata: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"input_tokens":12,"output_tokens":8}}\n\n'
 BROKEN, FAILED = "UpstreamBroken", "UpstreamFailed"
+
+
+def responses(status: str, error: object = None) -> bytes:
+    """The event with which a response becomes `status`."""
+    usage = {"input_tokens": 12, "output_tokens": 8, "total_tokens": 20}
+    data = {"type": f"response.{status}", "sequence_number": 7, "response": {"id": "resp_1", "status": status, "error": error, "usage": usage}}
+    return b"event: response.%b\ndata: %b\n\n" % (status.encode(), json.dumps(data).encode())
 
 
 @pytest.mark.parametrize(("ending", "payload", "expected"), [
@@ -59,6 +69,33 @@ BROKEN, FAILED = "UpstreamBroken", "UpstreamFailed"
     ("[DONE]", b"", BROKEN),
     ("[DONE]", b'data: {"error":{"message":"out of memory","type":"api_error"}}\n\n', FAILED),
     ("[DONE]", b'data: {"error":{"message":"out of memory"}}\n\ndata: [DONE]\n\n', FAILED),
+    ("[DONE]", b'data: {"usage":{"prompt_tokens":0,"completion_tokens":0}}\n\n' + OPENAI, End(12, 8)),
+    ("[DONE]", STOP, BROKEN),
+    ("message_stop", STOP, End()),
+    ("message_stop", STOP.rstrip(), End()),
+    ("message_stop", STOP.replace(b"\n", b"\r\n"), End()),
+    ("message_stop", b'data: {"type":"message_stop"}\n\n', End()),
+    ("message_stop", DELTA + STOP, End(12, 8)),
+    ("message_stop", b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":0}}}\n\n' + STOP, End()),
+    ("message_stop", DELTA, BROKEN),
+    ("message_stop", STOP + DELTA, BROKEN),
+    ("message_stop", STOP[:-5], BROKEN),
+    ("message_stop", b"event: message_stop\n\n", BROKEN),
+    ("message_stop", b'{"type":"message_stop"}\n\n', BROKEN),
+    ("message_stop", b"data: [DONE]\n\n", BROKEN),
+    ("message_stop", b"", BROKEN),
+    ("message_stop", b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":"out of memory"}}\n\n', FAILED),
+    ("message_stop", b'event: error\ndata: {"type":"error","message":"out of memory"}\n\n' + STOP, FAILED),
+    ("response.completed", responses("completed"), End(12, 8)),
+    ("response.completed", responses("incomplete"), End(12, 8)),
+    ("response.completed", b'data: {"type":"response.completed"}\n\n', End()),
+    ("response.completed", b'data: {"type":"response.completed","response":7}\n\n', End()),
+    ("response.completed", responses("in_progress"), BROKEN),
+    ("response.completed", responses("completed")[:-4], BROKEN),
+    ("response.completed", b"", BROKEN),
+    ("response.completed", responses("failed", {"code": "server_error", "message": "out of memory"}), FAILED),
+    ("response.completed", b'event: error\ndata: {"type":"error","code":null,"message":"out of memory","param":null}\n\n', FAILED),
+    ("response.completed", b'event: error\ndata: {"type":"error","error":{"message":"out of memory"}}\n\n', FAILED),
 ])
 def test_judge(ending: str, payload: bytes, expected) -> None:
     verdict = judge(ending, payload)
@@ -68,6 +105,10 @@ def test_judge(ending: str, payload: bytes, expected) -> None:
         assert isinstance(verdict, Failure) and (verdict.error, verdict.told) == (BROKEN, False)
     else:
         assert verdict == expected
+
+
+def test_a_failed_response_that_does_not_say_why() -> None:
+    assert judge("response.completed", responses("failed")) == Failure(FAILED, "the response failed", told=True)
 
 
 def test_an_absurd_number_does_not_end_the_worker() -> None:
@@ -87,6 +128,27 @@ def test_last_record_of_every_cut(coded: bool) -> None:
             pieces = [stream[:first], stream[first:second], stream[second:]]
             assert judge("done", last_of(*filter(None, pieces), coded=coded)) == End(0, 7), pieces
     assert judge("done", last_of(*(stream[i:i + 1] for i in range(len(stream))), coded=coded)) == End(0, 7)
+
+
+RECORDED = {"messages_stream": "message_stop", "openai_responses_stream": "response.completed", "openai_chat_stream": "[DONE]",
+            "openai_completions_stream": "[DONE]", "chat_stream": "done"}
+CUT = {"cut_messages": "message_stop", "cut_openai_responses": "response.completed", "cut_openai_chat": "[DONE]", "cut_openai_completions": "[DONE]"}
+
+
+@pytest.mark.parametrize("name", [*RECORDED, *CUT])
+def test_recorded_streams(name: str) -> None:
+    """As Ollama sent them, read by read: whole ones succeed with their figures, and those whose runner died do not."""
+    text = Path(__file__).parents[1].joinpath("recordings", f"{name}.json").read_text(encoding="utf-8")
+    reads = [data.encode().removesuffix(b"0\r\n\r\n") for _, data in json.loads(text)["response"]["reads"]]
+    record = LastRecord(coded=True)
+    for data in filter(None, reads):
+        record.note(data)
+    verdict = judge((RECORDED | CUT)[name], record.payload())
+    if name in CUT:
+        assert isinstance(verdict, Failure) and (verdict.error, verdict.told) == (BROKEN, False)
+    else:
+        assert isinstance(verdict, End)
+        assert (verdict.output_tokens == 8) == (b"usage" in b"".join(reads) or name == "chat_stream"), verdict
 
 
 @pytest.mark.parametrize("coded", [False, True])
@@ -115,4 +177,5 @@ def test_chunks_that_never_end_with_a_line_are_no_endless_line() -> None:
 def test_figures_of_a_whole_body() -> None:
     assert figures_of(DONE) == End(5, 7, 2.5)
     assert figures_of(b'{"usage":{"prompt_tokens":1,"completion_tokens":2}}') == End(1, 2)
+    assert figures_of(b'{"usage":{"input_tokens":1,"output_tokens":2}}') == figures_of(b'{"response":{"usage":{"input_tokens":1,"output_tokens":2}}}') == End(1, 2)
     assert figures_of(b"[1]") == figures_of(b"nothing") == figures({"usage": 7}) == End()

@@ -70,10 +70,9 @@ def test_canonical(name: str, expected: str) -> None:
         "plain@sha256:abc",
         "plain@sha256",
         "a:b:c",
-        "x:local:cloud",
-        "x:cloud:local",
-        "x:cloud:cloud",
-        "x:20b-cloud:cloud",
+        "no name:local:cloud",
+        "m" * 81 + ":local:cloud",
+        "a/b/c/d:cloud:cloud",
         ".plain",
         "-plain",
         "plain:.t",
@@ -101,6 +100,14 @@ def test_canonical(name: str, expected: str) -> None:
 def test_malformed(name: str) -> None:
     with pytest.raises(ValueError, match="^invalid model name$"):
         canonical(name)
+
+
+@pytest.mark.parametrize("name", ["x:local:cloud", "x:cloud:local", "x:cloud:cloud", "x:20b-cloud:cloud", "hf.co/u/x:local:cloud", "x:LOCAL:Cloud"])
+def test_two_sources(name: str) -> None:
+    """In Ollama's words (ollama-api.md §2.2), which repeat the name: it is a good one but for that."""
+    with pytest.raises(ValueError) as caught:
+        canonical(name)
+    assert str(caught.value) == f'use either :local or :cloud, not both: "{name}"'
 
 
 def test_same() -> None:

@@ -97,8 +97,22 @@ def test_full(desk, limit: int) -> None:
         d.queue()
     with pytest.raises(QueueFull) as caught:
         d.hire(FOREVER)
-    assert 1 <= caught.value.retry_after <= 59
+    assert caught.value.retry_after == 1
     assert d.figures() == (0, 1, limit)
+
+
+@pytest.mark.parametrize(("size", "took", "expected"), [(1, 10.0, 6), (2, 10.0, 3), (1, 1e6, 59), (1, 0.0, 2)])
+def test_a_full_queue_says_when_to_come_again(desk, size: int, took: float, expected: int) -> None:
+    """Four wait; a call took 1 s of late and one `took` seconds just now, of which a fifth counts."""
+    d = desk(size=size, staff=size)
+    d.pool.release(d.hire(), reusable=True, took=took)
+    for _ in range(size):
+        d.hire()
+    for _ in range(4):
+        d.queue()
+    with pytest.raises(QueueFull) as caught:
+        d.hire()
+    assert caught.value.retry_after == expected
 
 
 def test_timeout_leaves_no_trace(desk) -> None:

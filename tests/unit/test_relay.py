@@ -105,6 +105,23 @@ def test_openai_stream_of_events() -> None:
     assert isinstance(relayed([events[0], b"0\r\n\r\n"], ending="[DONE]")[1], Failure)
 
 
+@pytest.mark.parametrize("waited", [1.0, 0.0])
+@pytest.mark.parametrize(("ending", "events"), [
+    ("[DONE]", [b'data: {"choices":[{"delta":{"content":"%d"}}]}\n\n' % number for number in range(4)]
+     + [b'data: {"choices":[],"usage":{"prompt_tokens":3,"completion_tokens":6}}\n\n', b"data: [DONE]\n\n"]),
+    ("message_stop", [b'event: content_block_delta\ndata: {"type":"content_block_delta","delta":{"text":"%d"}}\n\n' % number for number in range(4)]
+     + [b'event: message_delta\ndata: {"type":"message_delta","usage":{"input_tokens":3,"output_tokens":6}}\n\n', b'event: message_stop\ndata: {"type":"message_stop"}\n\n']),
+], ids=["openai", "anthropic"])
+def test_figures_stand_in_the_event_before_the_last(ending: str, events: list[bytes], waited: float) -> None:
+    """However the events were cut into reads."""
+    chunks = [*map(chunk, events), b"0\r\n\r\n"]
+    for reads in (chunks, [*chunks[:3], b"".join(chunks[3:])], [*chunks[:-3], b"".join(chunks[-3:-1]), chunks[-1]], [b"".join(chunks)],
+                  [*chunks[:-2], b"".join(chunks[-2:])]):
+        end = relayed(reads, waited, ending)[1]
+        assert (end.input_tokens, end.output_tokens) == (3, 6), reads
+    assert isinstance(relayed([*chunks[:-2], chunks[-1]], waited, ending)[1], Failure)
+
+
 @pytest.mark.parametrize(("line", "size"), [(b"a", 10), (b"FF", 255), (b"0", -1), (b"00", -1), (b"", -1), (b"1_0", -1), (b"+1", -1), (b"1;x", -1), (b" 1", -1)])
 def test_plain_size(line: bytes, size: int) -> None:
     assert plain_size(line) == size

@@ -6,7 +6,7 @@ from hermes.errors import BadRequest, MethodNotAllowed, NotFound
 from hermes.frontend.exchange import Dialect
 from hermes.frontend.router import Route, Router
 
-DIALECTS = {name: Dialect(name, lambda error: b"", lambda error: b"") for name in ("own", "openai", "native")}
+DIALECTS = {name: Dialect(name, lambda error, _: b"", lambda error, _: b"") for name in ("own", "openai", "native")}
 TABLE = [("POST", "/v1/llm/{model}/pull"), ("POST", "/v1/llm/{model}"), ("GET", "/v1/models"), ("GET", "/v1/models/{model}"),
          ("GET", "/api/tags"), ("HEAD", "/api/tags"), ("GET", "/"), ("POST", "/v1/llm/exact")]
 ROUTER = Router([Route(method, path, DIALECTS["own"], lambda call: None) for method, path in TABLE],
