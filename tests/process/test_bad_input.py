@@ -58,6 +58,8 @@ def test_a_missing_model_is_what_ollama_says(hermes: Hermes, path: str) -> None:
     reply = post(hermes.port, path, b"{}")
     if path in ("/api/generate", "/api/embed", "/v1/completions"):
         assert (reply.status, text_of(path, reply)) == (404, "model '' not found")
+    elif path == "/v1/chat/completions":
+        assert (reply.status, text_of(path, reply)) == (400, "[] is too short - 'messages'")
     else:
         assert (reply.status, text_of(path, reply)) == (400, "model is required")
 

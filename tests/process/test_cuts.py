@@ -33,7 +33,15 @@ CASES = {
     "chat": ("/api/chat", {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": False}),
     "openai_chat_stream": ("/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}),
     "openai_embeddings_base64": ("/v1/embeddings", {"model": "m", "input": "x"}),
+    "messages_stream": ("/v1/messages", {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 8, "stream": True}),
+    "openai_responses_stream": ("/v1/responses", {"model": "m", "input": "x", "stream": True}),
 }
+STRIDE = {"messages_stream": 3, "openai_responses_stream": 11}      # bytes between two cuts, where records repeat one another
+# How an error inside a stream begins, by path: what makes that family's libraries raise.
+RECORD = {"/api/chat": b'{"error":"', "/api/generate": b'{"error":"', "/v1/chat/completions": b'data: {"error":{"message":', "/v1/completions": b'data: {"error":{"message":',
+          "/v1/messages": b'event: error\ndata: {"type":"error","error":{"type":"api_error","message":', "/v1/responses": b'event: error\ndata: {"type":"error",'}
+DIED = {"cut_chat": "/api/chat", "cut_generate": "/api/generate", "cut_openai_chat": "/v1/chat/completions", "cut_openai_completions": "/v1/completions",
+        "cut_messages": "/v1/messages", "cut_openai_responses": "/v1/responses"}
 
 
 @pytest.mark.parametrize("by", ["fin", "rst"])
@@ -47,22 +55,44 @@ def test_no_cut_is_success(name: str, by: str) -> None:
     with Simulator() as ollama, Hermes(ollama.url, CONFIG) as hermes:
         eventually(lambda: hermes.staffed("m"))
         silent, told = 0, 0
-        for cut in range(len(whole)):
+        cuts = [*range(0, len(whole) - 100, STRIDE.get(name, 1)), *range(max(0, len(whole) - 100), len(whole))]
+        for cut in cuts:
             ollama.script(Fault(raw=whole, cut=cut, by=by), path=path, times=1)
             reply = post(hermes.port, path, request)
             silent += reply.status == 200 and reply.complete
             if reply.status == 200:
                 assert stream, f"cut {cut}: a whole answer was begun before it was whole"
-                delivered, _, record = reply.body.rpartition(b'{"error"' if b"ndjson" in head else b'data: {"error"')
-                assert body.startswith(delivered.rstrip(b"\n") if not record else delivered), cut
-                told += b"error" in reply.body
+                delivered, mark, _ = reply.body.rpartition(RECORD[path])
+                assert body.startswith(delivered if mark else reply.body), cut
+                told += bool(mark)
             else:
                 assert reply.status == 502 and reply.complete and reply.json()["error"], (cut, reply)
                 told += 1
-        assert (silent, told) == (0, len(whole))
+        assert (silent, told) == (0, len(cuts))
         reply = post(hermes.port, path, request)        # and the worker serves on
         assert reply.complete
         assert hermes.model("m")["restarts"] == 0
+
+
+@pytest.mark.parametrize("name", DIED)
+def test_a_runner_that_died_is_told_where_ollama_says_nothing(name: str) -> None:
+    """Recorded while the model's runner was killed: Ollama ended each stream cleanly, and only its native ones with a word."""
+    head, coded = recording(name)
+    body, path = dechunk(coded), DIED[name]
+    request = {"model": "g", "prompt": "x", "input": "x", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    with Simulator() as ollama, Hermes(ollama.url, CONFIG) as hermes:
+        ollama.script(Fault(raw=head + coded), path=path)
+        reply = post(hermes.port, path, request)
+        assert reply.status == 200 and not reply.complete and reply.body.startswith(body)
+        ours = reply.body[len(body):]
+        if path.startswith("/api/"):
+            assert ours == b"" and RECORD[path] in body
+        else:
+            assert ours.startswith(RECORD[path]) and ours.endswith(b"}\n\n") and ours.count(b"\n\n") == 1
+            error = json.loads(ours.split(b"data: ")[1])
+            assert error["error"]["message"] == "Ollama's answer ended without its final record"
+            assert error.get("request_id", reply.headers["x-request-id"]) == reply.headers["x-request-id"]
+        assert eventually(lambda: hermes.line("outcome=upstream_"))
 
 
 def test_until_close_framing_counts_only_with_its_last_record() -> None:
