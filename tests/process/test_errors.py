@@ -179,6 +179,16 @@ def test_draining() -> None:
             assert (reply.headers["x-should-retry"], reply.headers["connection"]) == ("false", "close") and 1 <= int(reply.headers["retry-after"]) <= 59
 
 
+def test_too_many_connections() -> None:
+    """Turned away before a word is read: Ollama's shape, and an id that the log knows."""
+    with Simulator() as ollama, Hermes(ollama.url, "max_connections = 1\n") as hermes, Client(hermes.port) as kept:
+        assert kept.send("GET", "/livez").reply().status == 200
+        with Client(hermes.port) as other:
+            reply = other.reply()
+        assert check("/", reply, 503) == "too many connections" and reply.headers["retry-after"] == "1"
+        assert eventually(lambda: hermes.line(f"turned away reason=too_many_connections request_id={reply.headers['x-request-id']}"))
+
+
 # -- the other side ------------------------------------------------------------------------------------------------
 
 

@@ -171,7 +171,8 @@ def test_one_line_may_not_grow_for_ever() -> None:
 def test_chunks_that_never_end_with_a_line_are_no_endless_line() -> None:
     """A proxy in between cuts where it likes; no line here is longer than 64 KiB."""
     piece = b'"}\n{"response":"' + b"x" * 65_000
-    last_of(*[piece] * (LINE_MAX // len(piece) + 2))
+    kept = last_of(b'{"response":"long ago"}\n', *[piece] * (LINE_MAX // len(piece) + 2))
+    assert kept.endswith(piece[3:]) and len(kept) < LINE_MAX // 2 and b"long ago" not in kept
 
 
 def test_figures_of_a_whole_body() -> None:
