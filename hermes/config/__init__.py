@@ -44,6 +44,8 @@ class ServerSettings:
 
     host: str  # "" is every address
     port: int  # 0 is any free one
+    hosts: tuple[str, ...]  # lower case, IPv6 addresses without brackets
+    origins: tuple[str, ...]  # lower case; each may have one *
     drain_timeout: float
     max_body: int
     max_connections: int

@@ -25,6 +25,14 @@ def listen_address(text: str) -> tuple[str, int]:
     return _host(host) if host else "", _port(port, least=0)
 
 
+def host_name(text: str) -> str:
+    """The host of a Host header, without a port: lower case, an IPv6 address without brackets. Raises ValueError: what is wanted."""
+    host, port = _split(text)
+    if port is not None or not host:
+        raise ValueError("wanted is a name or an address, without a port")
+    return _host(host)
+
+
 def base_url(text: str) -> str:
     """The root of Ollama's API as "scheme://host:port/prefix", from anything OLLAMA_HOST may hold.
 

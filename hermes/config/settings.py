@@ -10,11 +10,12 @@ import hashlib
 import json
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeGuard
 
-from hermes.config.addresses import base_url, listen_address
+from hermes.config.addresses import base_url, host_name, listen_address
 from hermes.names import canonical, canonical_pattern
 
 SHORTEST = 0.001  # seconds
@@ -37,6 +38,7 @@ _NUMBER = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
 _DURATION_PART = re.compile(rf"({_NUMBER})(ms|s|m|h)")
 _DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
 _SIZE = re.compile(rf"({_NUMBER})({'|'.join(_BYTES)})")
+_ORIGIN = re.compile(r"\*|(?:[a-z*][a-z0-9+.*-]*://|\*)[^\s/,?#@]+|file://", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Setting:
 
     section: str
     key: str
-    # "address", "url", "duration", "duration or off", "size", "count", "number", "bool", "level", "name", "names", "cost",
+    # "address", "hosts", "origins", "url", "duration", "duration or off", "size", "count", "number", "bool", "level", "name", "names", "cost",
     # "class", "file", "folder" or "key", which is the SHA-256 of one
     kind: str
     default: str
@@ -70,6 +72,8 @@ def _limit(key: str, default: str, doc: str) -> Setting:
 
 SETTINGS: tuple[Setting, ...] = (
     Setting("server", "listen", "address", '"127.0.0.1:11435"', "Where Hermes listens, as host:port."),
+    Setting("server", "hosts", "hosts", "[]", "More names that Hermes is called by, for the check of the Host header."),
+    Setting("server", "origins", "origins", "[]", "More origins whose pages may call, beside Ollama's own list.", fallback="OLLAMA_ORIGINS"),
     Setting("server", "drain_timeout", "duration", '"8s"', "How long a stop waits for running requests.", 0, LONGEST),
     Setting("server", "max_body", "size", '"64MiB"', "The largest request body that is read.", 1, TIB),
     Setting("server", "max_connections", "count", "2048", "How many clients may be connected at once.", 1, 100_000),
@@ -115,10 +119,14 @@ SETTINGS: tuple[Setting, ...] = (
 def read(setting: Setting, value: object) -> object:
     """The value Hermes uses for what the file holds. Raises ValueError: what is wanted instead.
 
-    Seconds as float ("off" is math.inf), bytes and counts as int, an address as (host, port), names as a tuple of
-    canonical patterns, all else as text.
+    Seconds as float ("off" is math.inf), bytes and counts as int, an address as (host, port), lists as tuples, of names canonical
+    patterns, all else as text.
     """
     match setting.kind:
+        case "hosts":
+            return _several(value, host_name, 'a list of names or addresses such as ["hermes.example.com", "192.0.2.7"]')
+        case "origins":
+            return _several(value, _origin, 'a list of origins such as ["https://app.example.com", "https://*.example.org", "http://10.0.0.5:*"]')
         case "bool":
             return _bool(value)
         case "number":
@@ -141,6 +149,8 @@ def from_text(setting: Setting, text: str) -> object:
     text = text.strip()
     if setting.kind == "bool" and text.lower() in ("true", "false"):
         return text.lower() == "true"
+    if setting.kind in ("hosts", "origins"):
+        return [item for part in text.strip("\"'").split(",") if (item := part.strip())]
     if setting.kind in ("count", "size") and re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         return int(text)
     if setting.kind in ("duration", "duration or off") and re.fullmatch(rf"[+-]?{_NUMBER}", text):
@@ -207,6 +217,30 @@ def _bool(value: object) -> bool:
 def _is_number(value: object) -> TypeGuard[int | float]:
     """Whether it is a TOML number; Python takes true for 1, TOML does not."""
     return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _several(value: object, read_one: Callable[[str], str], wanted: str) -> tuple[str, ...]:
+    """Each of a list, read; the message names the one that is wrong."""
+    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+        raise ValueError(f"wanted is {wanted}")
+    read_ones = []
+    for one in value:
+        try:
+            read_ones.append(read_one(one))
+        except ValueError as error:
+            raise ValueError(f"{json.dumps(one)[:60]} in it: {error}") from None
+    return tuple(read_ones)
+
+
+def _origin(value: str) -> str:
+    """As a browser says it, in lower case: scheme://host, with :port unless it is the scheme's own. One * stands for anything."""
+    if value.count("*") > 1:
+        raise ValueError("only one * may stand in an origin")
+    if value.endswith("/") and _ORIGIN.fullmatch(value[:-1]):
+        raise ValueError("an origin has no path; leave out the / at its end")
+    if not _ORIGIN.fullmatch(value):
+        raise ValueError('wanted is scheme://host or scheme://host:port, one * in it, or "*" alone for every page there is')
+    return value.lower()
 
 
 def _text(setting: Setting, value: object) -> object:

@@ -45,6 +45,7 @@ def test_built_in_settings() -> None:
     assert (server.host, server.port, server.listen) == ("127.0.0.1", 11435, "127.0.0.1:11435")
     assert (server.drain_timeout, server.max_body, server.max_connections) == (8.0, 64 * 1024 * 1024, 2048)
     assert (server.head_timeout, server.body_timeout) == (5.0, 60.0)
+    assert (server.hosts, server.origins) == ((), ())
     assert (server.keepalive_timeout, server.send_timeout, server.state_dir) == (75.0, 30.0, "")
     assert (ollama.url, ollama.connect_timeout) == ("http://127.0.0.1:11434", 2.0)
     assert (ollama.first_byte_timeout, ollama.idle_timeout, ollama.total_timeout) == (600.0, 120.0, 3600.0)
@@ -66,6 +67,64 @@ def test_folder(tmp_path: Path, monkeypatch) -> None:
     assert "wanted is text" in problem("[server]\nstate_dir = 1")
     monkeypatch.setattr(config.os, "access", lambda path, mode: not (path == str(tmp_path) and mode == config.os.W_OK | config.os.X_OK))
     assert "may not write" in problem(f'[server]\nstate_dir = "{tmp_path}"')
+
+
+@pytest.mark.parametrize(
+    ("literal", "hosts"),
+    [
+        ("[]", ()),
+        ('["hermes.example.com", "Box", "192.0.2.7"]', ("hermes.example.com", "box", "192.0.2.7")),
+        ('["[2001:DB8::1]", "2001:db8:0::2", "_a.b-c"]', ("2001:db8::1", "2001:db8::2", "_a.b-c")),
+    ],
+)
+def test_hosts(literal: str, hosts: tuple[str, ...]) -> None:
+    assert value("server", "hosts", literal) == hosts
+
+
+@pytest.mark.parametrize("literal", ['"a"', "1", "[1]", "{a = 1}", '[["a"]]', "true"])
+def test_lists_that_are_none(literal: str) -> None:
+    assert "wanted is a list of names or addresses" in problem(f"[server]\nhosts = {literal}")
+    assert "wanted is a list of origins" in problem(f"[server]\norigins = {literal}")
+
+
+@pytest.mark.parametrize("host", ["", " ", "a b", "a:80", "[::1]:80", "*.example.com", "http://a", "a/b", "é", "127.0.0.256", "[a]", "a@b", "-a", "a\\u0000"])
+def test_wrong_hosts(host: str) -> None:
+    said = problem(f'[server]\nhosts = ["good.example", "{host}"]')
+    assert said.startswith("hermes.toml:2: 'hosts' in [server] is an array: \"") and "\" in it: wanted is " in said
+
+
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "https://app.example.com", "http://10.0.0.5:8080", "http://[::1]:1", "https://*.example.org", "http://10.0.0.5:*", "*.example.net", "*://a.example"]
+    + ["http*://a", "chrome-extension://*", "moz-extension://abc", "file://", "app://x", "HTTPS://App.Example.com"],
+)
+def test_origins(origin: str) -> None:
+    assert value("server", "origins", f'["{origin}"]') == (origin.lower(),)
+    assert load(None, {"HERMES_SERVER_ORIGINS": f"https://first.example, {origin} ,"}).server.origins == ("https://first.example", origin.lower())
+
+
+@pytest.mark.parametrize(
+    ("origin", "wanted"),
+    [
+        ("https://*.*.example", "only one \\*"), ("**", "only one"), ("https://a.example/", "leave out the /"), ("https://a.example/x", "scheme://"),
+        ("a.example", "scheme://"), ("null", "scheme://"), ("", "scheme://"), ("https://", "scheme://"), ("https://a b", "scheme://"), ("//a", "scheme://"),
+        ("https://a,https://b", "scheme://"), ("https://u@a", "scheme://"), ("https://a?x", "scheme://"), ("chrome-extension:*", "scheme://"), ("/", "scheme://"),
+    ],
+)
+def test_wrong_origins(origin: str, wanted: str) -> None:
+    said = problem(f'[server]\norigins = ["https://good.example", "{origin}"]')
+    assert re.search(rf"^hermes\.toml:2: 'origins' in \[server\] is an array: \"{re.escape(origin)}\" in it: .*{wanted}", said)
+
+
+def test_lists_from_the_environment() -> None:
+    ollamas, ours = {"OLLAMA_ORIGINS": "https://a.example,app://*"}, {"HERMES_SERVER_ORIGINS": "https://b.example"}
+    assert load(None, ollamas).server.origins == ("https://a.example", "app://*")
+    assert load(None, ollamas | ours).server.origins == ("https://b.example",)
+    assert loads("[server]\norigins = []", environ=ollamas).server.origins == (), "the file has said something"
+    assert loads('[server]\norigins = ["*"]', environ=ours).server.origins == ("https://b.example",)
+    assert load(None, {"OLLAMA_ORIGINS": '"*"'}).server.origins == ("*",) and load(None, {"OLLAMA_ORIGINS": " "}).server.origins == ()
+    assert load(None, {"HERMES_SERVER_HOSTS": " a.example, [::1],"}).server.hosts == ("a.example", "::1")
+    assert problem("", {"OLLAMA_ORIGINS": "a.example"}).startswith('environment: OLLAMA_ORIGINS is an array: "a.example" in it: ')
 
 
 def test_settings_are_frozen() -> None:
@@ -91,7 +150,7 @@ def test_table_and_dataclasses_agree() -> None:
     assert all(setting.doc.endswith(".") and "\n" not in setting.doc for setting in SETTINGS)
 
 
-@pytest.mark.parametrize("environ", [{}, {"OLLAMA_HOST": "gpu-box"}, {"HERMES_DEFAULTS_MAX_QUEUE": "7"}])
+@pytest.mark.parametrize("environ", [{}, {"OLLAMA_HOST": "gpu-box"}, {"OLLAMA_ORIGINS": "https://a.example"}, {"HERMES_DEFAULTS_MAX_QUEUE": "7"}])
 def test_shipped_file_equals_the_defaults(environ: dict[str, str]) -> None:
     assert replace(load(str(SHIPPED), environ), path=None) == load(None, environ)
 
@@ -111,11 +170,12 @@ def test_shipped_file_has_every_key_once_with_its_comment() -> None:
     assert found == {(s.section, s.key): (s.default, f"# {s.doc}") for s in fixed}
 
 
-def test_shipped_file_only_leaves_out_the_url() -> None:
+def test_shipped_file_only_leaves_out_what_has_a_fallback() -> None:
     data = tomllib.loads(SHIPPED.read_text(encoding="utf-8"))
     given = {(section, key) for section, table in data.items() for key in table}
     fixed = {(s.section, s.key) for s in SETTINGS if s.section not in NAMED}
-    assert fixed - given == {("ollama", "url")}, "a url in the shipped file would hide OLLAMA_HOST"
+    assert fixed - given == {(s.section, s.key) for s in SETTINGS if s.fallback}, "a url in the shipped file would hide OLLAMA_HOST"
+    assert fixed - given == {("ollama", "url"), ("server", "origins")}
 
 
 def test_shipped_examples_of_models_work() -> None:

@@ -84,15 +84,14 @@ def test_every_variable_exists() -> None:
     text = README + DOCKERFILE + (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\bHERMES_[A-Z_]*[A-Z]\b", text))
     assert named and named <= known
-    assert set(re.findall(r"\b(OLLAMA_HOST)\b", README)) == {s.fallback for s in SETTINGS if s.fallback}
+    assert set(re.findall(r"\bOLLAMA_(?:HOST|ORIGINS)\b", README)) == {s.fallback for s in SETTINGS if s.fallback}
 
 
 def test_the_example_is_a_good_configuration() -> None:
     examples = [block for kind, block in BLOCKS if kind == "toml"]
     assert examples
-    for example in examples:
-        settings = loads(example)
-        assert settings.models or settings.clients
+    for settings in map(loads, examples):
+        assert settings.models or settings.clients or settings.server.origins
 
 
 def test_the_sample_of_a_key_is_what_the_command_prints() -> None:
