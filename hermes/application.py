@@ -78,7 +78,7 @@ class Application:
                      native.Native(self.dispatcher), openai.OpenAI(self.dispatcher), anthropic.Anthropic(self.dispatcher)]
         routes = [route for endpoint in endpoints for route in endpoint.routes()]
         families = [("/v1/llm/", own.DIALECT), ("/v1/status", own.DIALECT), ("/v1/usage", own.DIALECT), (anthropic.PATH, anthropic.DIALECT),
-                    ("/v1/", openai.DIALECT), ("", native.DIALECT)]
+                    ("/v1/", openai.DIALECT), ("/api/", native.DIALECT), ("", native.DIALECT)]
         return Router(routes, families)
 
     # -- the loop --------------------------------------------------------------------------------------------------
@@ -195,9 +195,9 @@ class Application:
         return status.picture(facts, self.registry.snapshots(), seen)
 
     def _admit(self, call: Call) -> None:
+        self.gate.admit(call)                   # first, so that a page can read whatever it is answered after that
         if not self.serving() and call.request.path not in health.PATHS:
             raise Draining("Hermes is stopping")
-        self.gate.admit(call)
 
     def _note(self, call: Call, status: int, outcome: str) -> None:
         """Told of every request once, at its end."""

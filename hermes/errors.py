@@ -25,6 +25,7 @@ class HermesError(Exception):
     futile = False
     retry_after: int | None = None   # whole seconds, 1 to 59 (clients do not obey longer ones)
     waited = 0.0                     # seconds the call had waited for its turn
+    plain = False                    # said as plain text, as Ollama's router does, and not in the shape of a family
 
     def __init__(self, text: str, *, retry_after: float | None = None):
         super().__init__(text)
@@ -66,6 +67,10 @@ class ClientForbidden(Forbidden):
 class NotFound(CallerError):
     status, code = 404, "not_found"
 
+    def __init__(self, text: str, *, plain: bool = False):
+        super().__init__(text)
+        self.plain = plain
+
 
 class ModelNotFound(NotFound):
     code = "model_not_found"
@@ -74,9 +79,9 @@ class ModelNotFound(NotFound):
 class MethodNotAllowed(CallerError):
     status, code = 405, "method_not_allowed"
 
-    def __init__(self, allow: str):
-        super().__init__("method not allowed")
-        self.allow = allow
+    def __init__(self, allow: str, *, plain: bool = False):
+        super().__init__("405 method not allowed")
+        self.allow, self.plain = allow, plain
 
 
 class RequestTimeout(CallerError):

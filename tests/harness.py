@@ -216,7 +216,7 @@ class Client:
         lines = head.decode("latin-1").split("\r\n")
         headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines[1:])}
         reply = Reply(int(lines[0].split()[1]), headers, raw=head)
-        if method == "HEAD":
+        if method == "HEAD" or reply.status == 204:
             reply.complete = True
         elif headers.get("transfer-encoding") == "chunked":
             self._chunked(reply)

@@ -71,6 +71,10 @@ class ClientConnection:
     def fileno(self) -> int:
         return self._sock.fileno()
 
+    def reached(self) -> str:
+        """The address of ours that the client has connected to, without a port. Raises OSError."""
+        return self._sock.getsockname()[0]
+
     def serve(self) -> None:
         """Until the connection ends. Never raises what a client can cause."""
         try:
@@ -239,8 +243,10 @@ class ClientConnection:
         return http1.response_head(status, headers)
 
     def _send_response(self, call: Call, answer: Response) -> None:
-        headers = [("Content-Type", answer.content_type), ("Date", http1.http_date(int(time.time()))),
-                   *answer.headers, ("Content-Length", str(len(answer.body)))]
+        headers = [("Content-Type", answer.content_type)] if answer.content_type else []
+        headers += (("Date", http1.http_date(int(time.time()))), *answer.headers)
+        if answer.status != 204:                # which has no body, and so no length (RFC 9110 §8.6)
+            headers.append(("Content-Length", str(len(answer.body))))
         body = b"" if call.request.method == "HEAD" else answer.body
         self._sock.sendall(self._head(call, answer.status, headers) + body)
 

@@ -59,7 +59,7 @@ def id_of(request: Request) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """An answer that is whole."""
+    """An answer that is whole. `content_type` is "" where there is nothing to have one."""
 
     status: int
     body: bytes = b""
@@ -93,12 +93,14 @@ class Streamed:
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How a family of routes says that something went wrong: before the head, and inside an SSE stream; both may name the request's id.
-    Inside NDJSON every family says it as Ollama does. `id_headers`: where the family's clients look for the id."""
+    Inside NDJSON every family says it as Ollama does. `id_headers`: where the family's clients look for the id. `ollamas`: its routes are
+    Ollama's, whose router has its own way to refuse a method."""
 
     name: str
     error_body: Callable[[HermesError, str], bytes]
     sse_error: Callable[[HermesError, str], bytes]
     id_headers: tuple[str, ...] = ("X-Request-ID",)
+    ollamas: bool = True
 
     def ids(self, request_id: str) -> tuple[tuple[str, str], ...]:
         return tuple((name, request_id) for name in self.id_headers)
@@ -111,6 +113,8 @@ class Dialect:
             headers.append(("Allow", allow))
         if error.futile:
             headers.append(("x-should-retry", "false"))         # openai's and anthropic's libraries obey it (conventions.md §1.2)
+        if error.plain:
+            return Response(error.status, error.text.encode("ascii"), "text/plain", tuple(headers))
         return Response(error.status, self.error_body(error, request_id), headers=tuple(headers))
 
     def in_band(self, content_type: str, request_id: str = "") -> Callable[[HermesError], bytes] | None:

@@ -30,7 +30,7 @@ _KINDS = {"prompt": (str, "a string"), "messages": (list, "an array"), "system":
 _TYPES = {"string": str, "array": list, "object": dict, "bool": bool, "number": float}
 
 
-DIALECT = Dialect("own", error_line, error_event)
+DIALECT = Dialect("own", error_line, error_event, ollamas=False)
 
 
 class Own:

@@ -1,13 +1,22 @@
-"""(method, path) → route: a table. Paths are compared raw; only a model's name in a path is decoded, after the split."""
+"""(method, path) → route: a table. Paths are compared raw; only a model's name in a path is decoded, after the split.
 
+What has no route is answered as Ollama's routers do (ollama-api.md §1.1): 404 and 405 in plain text, a slash too many by a redirect.
+"""
+
+import html
+import posixpath
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
 from urllib.parse import unquote
 
 from hermes.errors import BadRequest, MethodNotAllowed, NotFound
 from hermes.frontend.exchange import Call, Dialect, Response, Streamed
+from hermes.frontend.sites import ALLOW_ORIGIN, is_address
 
 MODEL = "{model}"
+ORDER = ("HEAD", "GET", "POST", "DELETE")       # in which Ollama names the methods of a path
 Endpoint = Callable[[Call], Response | Streamed]
 
 
@@ -34,28 +43,68 @@ class Router:
     """Immutable. Of two routes that match, the one that stands first in the table wins."""
 
     def __init__(self, routes: list[Route], families: list[tuple[str, Dialect]]):
-        """`families`: path prefixes and how an error looks below them; the first that fits wins."""
+        """`families`: path prefixes and how an error looks below them; the first that fits wins. The last, "", is for paths of no family."""
         self.routes = tuple(routes)
         self._families = tuple(families)
         self._exact = {(route.method, route.path): route for route in routes if MODEL not in route.path}
         self._patterns = tuple(route for route in routes if MODEL in route.path)
 
     def match(self, method: str, path: str) -> tuple[Route, str]:
-        """The route and the model's name in the path. Raises NotFound, MethodNotAllowed."""
+        """The route and the model's name in the path; for OPTIONS, and for a path that is a route but for its slashes, one made for the occasion.
+        Raises NotFound, MethodNotAllowed."""
         if route := self._exact.get((method, path)):
             return route, ""
-        allowed = [route.method for route in self._exact.values() if route.path == path]
         for route in self._patterns:
-            if (name := route.match(path)) is not None:
-                if route.method == method:
-                    return route, name
-                allowed.append(route.method)
-        if allowed:
-            raise MethodNotAllowed(", ".join(sorted(set(allowed))))
-        raise NotFound("404 page not found")
+            if route.method == method and (name := route.match(path)) is not None:
+                return route, name
+        if there := self._all_at(path):
+            refusal = MethodNotAllowed(", ".join(sorted({route.method for route in there}, key=ORDER.index)), plain=there[0].dialect.ollamas)
+            if method == "OPTIONS":
+                return Route(method, path, there[0].dialect, partial(answer_options, refusal)), ""
+            raise refusal
+        if moved := self._moved(method, path):
+            return Route(method, path, self.dialect(path), partial(redirect, *moved)), ""
+        raise NotFound("404 page not found", plain=not self._family(path)[0])
 
     def dialect(self, path: str) -> Dialect:
-        return next(dialect for prefix, dialect in self._families if path.startswith(prefix))
+        return self._family(path)[1]
+
+    def _family(self, path: str) -> tuple[str, Dialect]:
+        return next(family for family in self._families if path.startswith(family[0]))
+
+    def _all_at(self, path: str) -> list[Route]:
+        return [route for route in (*self._exact.values(), *self._patterns) if route.match(path) is not None]
+
+    def _moved(self, method: str, path: str) -> tuple[int, str] | None:
+        """Status and path of a redirect. Ollama cleans doubled slashes and dots out of every path; here only to where there is a route, which a
+        trailing slash may still hide; that one goes with a second redirect, and only from where the method is the right one."""
+        if not path.startswith("/"):
+            return None
+        clean = posixpath.normpath("/" + path.lstrip("/"))
+        tidy = clean + "/" if path.endswith("/") and clean != "/" else clean
+        if tidy != path:
+            return (307, tidy) if self._all_at(clean) else None
+        if method not in {route.method for route in self._all_at(clean)}:
+            return None
+        return 301 if method == "GET" else 307, clean
+
+
+def redirect(status: int, path: str, call: Call) -> Response:
+    """As Go's net/http says it: with a link for those who asked by GET or HEAD, else without a body."""
+    location = path + ("?" + call.request.query if call.request.query else "")
+    headers = (("Location", location),)
+    if call.request.method not in ("GET", "HEAD"):
+        return Response(status, content_type="", headers=headers)
+    link = f'<a href="{html.escape(location)}">{HTTPStatus(status).phrase}</a>.\n\n'
+    return Response(status, link.encode("ascii"), "text/html; charset=utf-8", headers)
+
+
+def answer_options(refusal: MethodNotAllowed, call: Call) -> Response:
+    """The answer to a preflight is in the headers that the gate has noted. What is none is answered by Ollama where it is called by a name, and
+    refused where it is called by an address."""
+    if ALLOW_ORIGIN in dict(call.headers) or not is_address(call.request.headers.get("host", "")):
+        return Response(204, content_type="")
+    raise refusal
 
 
 def decode(raw: str) -> str:

@@ -97,7 +97,7 @@ def test_names_in_a_path(hermes: Hermes, path: str) -> None:
     (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 403), (b"GET / HTTP/1.1\r\nHost: localhost\r\nOrigin: http://evil.example\r\n\r\n", 403),
     (b"GET / HTTP/1.1\r\nHost: localhost\r\nSec-Fetch-Site: cross-site\r\n\r\n", 403),
     (b"BREW / HTTP/1.1\r\nHost: localhost\r\n\r\n", 501), (b"GET /api/chat HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
-    (b"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n", 404), (b"GET /api/../api/tags HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+    (b"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n", 404), (b"GET /api/nope HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
     (b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100001\r\n\r\n", 413),
     (b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n186a1\r\n", 413),
     (b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nExpect: 200-ok\r\n\r\n", 417),
@@ -106,9 +106,11 @@ def test_malformed_http(hermes: Hermes, raw: bytes, status: int) -> None:
     with Client(hermes.port) as client:
         reply = client.send_raw(raw).reply()
         assert (reply.status, reply.complete) == (status, True)
-        assert text_of("/", reply)
-        if status == 405:
-            assert reply.headers["allow"] == "POST"
+        if status == 405 or b" /nope " in raw:
+            assert (reply.headers["content-type"], reply.body) == ("text/plain", b"404 page not found" if status == 404 else b"405 method not allowed")
+            assert reply.headers.get("allow") == ("POST" if status == 405 else None)
+        else:
+            assert text_of("/", reply)
         if status not in (403, 404, 405):
             assert reply.headers["connection"] == "close" and client.more() is False
 
