@@ -26,7 +26,7 @@ def _sse_error(error: HermesError, request_id: str = "") -> bytes:
     return b"event: error\ndata: " + _error_body(error, request_id) + b"\n\n"
 
 
-DIALECT = Dialect("anthropic", _error_body, _sse_error, ("X-Request-ID", "request-id"))
+DIALECT = Dialect("anthropic", _error_body, _sse_error, ("X-Request-ID", "request-id"), translated=True)
 RULES = Rules("MessagesRequest", BadRequest, "message_stop", SSE, package="anthropic", empty="EOF")
 
 

@@ -94,13 +94,15 @@ class Streamed:
 class Dialect:
     """How a family of routes says that something went wrong: before the head, and inside an SSE stream; both may name the request's id.
     Inside NDJSON every family says it as Ollama does. `id_headers`: where the family's clients look for the id. `ollamas`: its routes are
-    Ollama's, whose router has its own way to refuse a method."""
+    Ollama's, whose router has its own way to refuse a method. `translated`: but for what is found while a body is read, Ollama
+    makes its errors from native ones, which shows in the content type and a line end (ollama-api.md §2.1)."""
 
     name: str
     error_body: Callable[[HermesError, str], bytes]
     sse_error: Callable[[HermesError, str], bytes]
     id_headers: tuple[str, ...] = ("X-Request-ID",)
     ollamas: bool = True
+    translated: bool = False
 
     def ids(self, request_id: str) -> tuple[tuple[str, str], ...]:
         return tuple((name, request_id) for name in self.id_headers)
@@ -115,7 +117,10 @@ class Dialect:
             headers.append(("x-should-retry", "false"))         # openai's and anthropic's libraries obey it (conventions.md §1.2)
         if error.plain:
             return Response(error.status, error.text.encode("ascii"), "text/plain", tuple(headers))
-        return Response(error.status, self.error_body(error, request_id), headers=tuple(headers))
+        body = self.error_body(error, request_id)
+        if self.translated and error.status != 400:
+            return Response(error.status, body + b"\n", "application/json", tuple(headers))
+        return Response(error.status, body, headers=tuple(headers))
 
     def in_band(self, content_type: str, request_id: str = "") -> Callable[[HermesError], bytes] | None:
         """What makes the record of an error in a stream of this type; None where a stream of it has no records."""

@@ -45,8 +45,8 @@ def _responses_error(error: HermesError, request_id: str = "") -> bytes:
     return b"event: error\ndata: " + _encode(event) + b"\n\n"
 
 
-DIALECT = Dialect("openai", _error_body, _sse_error)
-RESPONSES = Dialect("openai", _error_body, _responses_error)
+DIALECT = Dialect("openai", _error_body, _sse_error, translated=True)
+RESPONSES = Dialect("openai", _error_body, _responses_error, translated=True)
 _rules = partial(Rules, package="openai", empty="EOF")
 GENERATING = {"/v1/chat/completions": (DIALECT, _rules("ChatCompletionRequest", BadRequest, "[DONE]", SSE, first="messages")),
               "/v1/completions": (DIALECT, _rules("CompletionRequest", NotFound, "[DONE]", SSE)),

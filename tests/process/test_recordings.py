@@ -22,11 +22,8 @@ MANAGE = "manage = true\n"
 
 # What Hermes does not serve yet, or not in Ollama's words. Each must fail; what passes has to leave the table.
 NOT_YET = {
-    "messages": "/v1/messages", "messages_stream": "/v1/messages", "cut_messages": "/v1/messages", "err_model_messages": "/v1/messages",
-    "openai_responses": "/v1/responses", "openai_responses_stream": "/v1/responses", "cut_openai_responses": "/v1/responses",
     "copy": "/api/copy", "delete": "/api/delete", "delete_missing": "/api/delete", "pull_offline": "/api/pull", "pull_offline_nostream": "/api/pull",
     "status": "/api/status",
-    "err_model_openai": "no charset, and a line end: what Ollama's handlers say and its OpenAI layer translates",
 }
 OWN = {"err_path", "err_method", "slash", "err_json", "err_empty", "err_type", "err_no_model", "err_model", "err_model_chat", "err_model_openai", "err_model_messages"}
 UNKNOWN = "nothere"             # the one model in the recordings that Ollama does not have
@@ -165,11 +162,16 @@ def test_the_client_gets_what_ollama_said(hermes: Hermes, replay: Replay, name: 
     assert reply.status == recorded.status
     for header in ("content-type", "location", "allow"):
         assert reply.headers.get(header) == recorded.headers.get(header)
-    if b'"error":' in recorded.body and recorded.status == 200 or name.startswith("cut_") and recorded.status == 200:
+    if re.search(rb'"error":(?!null)', recorded.body) and recorded.status == 200 or name.startswith("cut_") and recorded.status == 200:
         assert reply.body.startswith(recorded.body) and not reply.complete
         assert re.fullmatch(ADDED[recording.path], reply.body[len(recorded.body):], re.DOTALL)
     else:
-        assert reply.complete and reply.body == recorded.body
+        assert reply.complete and without_id(reply.body) == without_id(recorded.body)
+
+
+def without_id(body: bytes) -> bytes:
+    """Each request has an id of its own, which Anthropic's errors tell."""
+    return re.sub(rb"req_[0-9a-f]{24}", b"req", body)
 
 
 @pytest.mark.parametrize("name", ["chat_stream", "openai_chat", "tags"])
