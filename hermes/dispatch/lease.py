@@ -4,7 +4,7 @@ Runs in the handler thread of the job's client. It waits for the worker and for 
 cancels the job in every phase, and a worker that says nothing past its own deadlines is killed.
 
     begin, wait ──HEAD──▶ read … read ──END──▶ read returns b""     the worker goes back to its pool
-      │               │
+      │               │                                     (a body that follows the job is fed to it by begin: hermes.dispatch.feed)
       └───────────────┴── FAILURE: the error is raised         the worker goes back as well
                       └── client gone, close(): CANCEL, a second's grace, then back, or SIGKILL
                       └── end of file, rubbish, silence: WorkerLost; the worker is given up
@@ -16,6 +16,7 @@ import time
 
 from hermes import errors
 from hermes.dispatch.bell import GONE
+from hermes.dispatch.feed import Body, Feed
 from hermes.dispatch.pool import Pool
 from hermes.errors import ClientGone, HermesError, UpstreamError, WorkerLost
 from hermes.workers.child import Child
@@ -50,8 +51,9 @@ class Lease:
         self._poll.register(child.fd, select.POLLIN)
         self._poll.register(self._client_fd, GONE)
 
-    def begin(self, job: Job) -> None:
-        """Hand the job over. Raises WorkerLost."""
+    def begin(self, job: Job, body: Body | None = None) -> None:
+        """Hand the job over, and the body that follows it. Raises UpstreamError (WorkerLost among them), ClientGone, and what is wrong
+        with the body."""
         try:
             self._child.send_job(job, self._began + HAND_OVER)
         except OSError as error:
@@ -60,8 +62,10 @@ class Lease:
             raise WorkerLost(f"the worker was lost before it had the request ({type(error).__name__})", started=False) from None
         times = job.timeouts
         self._last = self._began + times.total + HUNG_MARGIN
-        self._silent_until = self._began + 3 * times.connect + times.first_byte + HUNG_MARGIN
         self._silence = times.idle + HUNG_MARGIN
+        if body is not None:
+            self._feed(Feed(self._child, self._client_fd, body, 3 * times.connect + times.idle + HUNG_MARGIN))
+        self._silent_until = time.monotonic() + 3 * times.connect + times.first_byte + HUNG_MARGIN
 
     def wait(self, until: float = math.inf) -> Head | None:
         """The head of the answer; None = it has not come at the monotonic time `until`. Raises UpstreamError, ClientGone."""
@@ -73,6 +77,8 @@ class Lease:
                 self.head = self._unpack(*self._frames.pop(0))
             elif self._frames[0][0] == Kind.FAILURE:
                 self.read()                 # raises it
+            elif self._frames[0][0] == Kind.MORE:
+                self._frames.pop(0)         # it has the whole body already
             else:
                 self._child.kill()
                 self._lost("the worker answered without a head")
@@ -155,6 +161,21 @@ class Lease:
             self._lost("the worker spoke gibberish and was killed")
         return True
 
+    def _feed(self, feed: Feed) -> None:
+        try:
+            self._frames += feed.run()
+        except TimeoutError:
+            self._child.kill()
+            self._lost("the worker hung and was killed")
+        except (EOFError, OSError):
+            self._lost("the worker died")
+        except ProtocolError:
+            self._child.kill()
+            self._lost("the worker spoke gibberish and was killed")
+        except (ClientGone, HermesError):
+            self._cancel()
+            raise
+
     def _unpack(self, kind: int, payload: bytes) -> Head | End | Failure:
         try:
             return unpack(kind, payload)
@@ -178,7 +199,11 @@ class Lease:
                     return
         except (EOFError, OSError, ProtocolError):
             pass
-        self._child.unwanted = True             # our doing: not a death to count
+        self._get_rid()
+
+    def _get_rid(self) -> None:
+        """It is our doing: not a death to count."""
+        self._child.unwanted = True
         self._child.kill()
         self._give_up()
 
@@ -189,6 +214,9 @@ class Lease:
         raise WorkerLost(text, started=True)
 
     def _hand_back(self, answered: bool = False) -> None:
+        if self._child.unsent:                  # half a frame is on its pipe: nothing can follow it
+            self._get_rid()
+            return
         child, self._child = self._child, None
         self.held = time.monotonic() - self._began
         self._pool.release(child, reusable=True, answered=answered, took=self.held)

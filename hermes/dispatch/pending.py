@@ -11,6 +11,7 @@ as often as it takes within the queue's patience if it cannot have.
 import math
 import time
 
+from hermes.dispatch.feed import Body
 from hermes.dispatch.lease import Lease
 from hermes.dispatch.registry import Place
 from hermes.dispatch.ticket import Ticket
@@ -21,14 +22,16 @@ from hermes.workers.messages import Job
 class Pending:
     """`wait` until it returns a lease or raises, or `close` it. `client` has a fileno() that shows when he leaves."""
 
-    def __init__(self, place: Place, job: Job, client, leases: list[Lease]):
-        """`leases` gets every lease that is taken. Takes its place in the queue, or a worker. Raises QueueFull, PoolDown."""
+    def __init__(self, place: Place, job: Job, client, leases: list[Lease], body: Body | None = None):
+        """`leases` gets every lease that is taken. A `body` that follows the job is read once, by whichever worker has the job first: there
+        is no second chance then. Takes its place in the queue, or a worker. Raises QueueFull, PoolDown."""
         self._pool, self._patience = place.pool, place.patience
         self._job = job
         self._client = client
         self._leases = leases
         self._arrived = time.monotonic()
-        self._second_chance = True
+        self._body = body
+        self._second_chance = body is None
         self._lease: Lease | None = None
         self._ticket: Ticket | None = self._pool.enter(self._patience)
 
@@ -68,7 +71,7 @@ class Pending:
             self._ticket = None
             self._leases.append(lease)
             try:
-                lease.begin(self._job)
+                lease.begin(self._job, self._body)
                 self._lease = lease
                 return True
             except WorkerLost as lost:

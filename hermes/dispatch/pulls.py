@@ -17,9 +17,6 @@ from hermes.errors import ClientGone, HermesError, UpstreamBroken, UpstreamFaile
 from hermes.names import canonical
 
 
-INF = float("inf")          # checking the digest of a large model takes minutes without a byte, a download hours
-
-
 class Pull:
     """One pull. `events` are NDJSON lines without their end; a progress line replaces the one before it for the same step,
     so that an hour's pull stays small. All state is guarded by the lock of Pulls."""
@@ -101,9 +98,8 @@ class Pulls:
 
     def _download(self, pull: Pull) -> None:
         dispatcher = self._dispatcher
-        patient = dispatcher.upstream.timeouts._replace(first_byte=INF, idle=INF, total=INF)
         body = json.dumps({"model": pull.name}).encode()
-        job = dispatcher.job("POST", "/api/pull", body=body, ending="success", decode=True, headers=(("Content-Type", "application/json"),))._replace(timeouts=patient)
+        job = dispatcher.job("POST", "/api/pull", body=body, ending="success", decode=True, headers=(("Content-Type", "application/json"),))._replace(timeouts=dispatcher.upstream.timeouts.endless())
         rest = b""
         with dispatcher.open(dispatcher.registry.puller(), job, pull.client) as lease:
             while piece := lease.read():

@@ -17,7 +17,7 @@ from hermes.names import canonical
 CONTROL_WORKERS = 2         # for calls without a model; they are short
 CONTROL_QUEUE = 256
 CONTROL_PATIENCE = 10.0     # seconds
-PULL_WORKERS = 4            # pulls at once; each may take an hour
+PULL_WORKERS = 4            # pulls, pushes, creations and uploads at once; each may take an hour
 PULL_QUEUE = 16
 
 
@@ -86,7 +86,7 @@ class Registry:
             return self._places[key]
 
     def puller(self) -> Place:
-        """The pool for pulls; made on demand like a model's, under a name that no model can have."""
+        """The pool for what moves models; made on demand like a model's, under a name that no model can have."""
         with self._lock:
             if "/pull" not in self._places:
                 place = self._place("pull", "", PULL_WORKERS, PULL_QUEUE, float("inf"))

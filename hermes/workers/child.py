@@ -32,6 +32,7 @@ class Child:
         self._connection = connection
         self.fd: int = connection.fileno()
         self._reader = FrameReader()
+        self._unsent = memoryview(b"")
         self._closed = False
         self._reaped = False
         self._reaping = threading.Lock()
@@ -68,8 +69,26 @@ class Child:
         if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
             raise TimeoutError("the worker does not take its job")
 
+    def push(self, data: bytes) -> None:
+        """Write what the pipe takes at once; the rest waits for `flush`, and nothing may be pushed behind it. Raises OSError."""
+        self._unsent = memoryview(data)
+        self.flush()
+
+    def flush(self) -> None:
+        try:
+            self._unsent = self._unsent[os.write(self.fd, self._unsent):]
+        except BlockingIOError:
+            pass
+
+    @property
+    def unsent(self) -> bool:
+        """Is there a frame that has gone out in part only?"""
+        return bool(self._unsent)
+
     def cancel(self) -> None:
         """Raises OSError when the worker is gone or its pipe is full."""
+        if self._unsent:
+            raise BlockingIOError
         os.write(self.fd, frame(Kind.CANCEL))
 
     def receive(self) -> list[tuple[int, bytes]]:

@@ -12,7 +12,8 @@ import urllib.request
 
 from hermes.errors import UpstreamBroken, UpstreamUnreachable
 from hermes.workers.messages import Bytes
-from hermes.workers.reply import Reply
+from hermes.workers.reply import READ, Reply
+from hermes.workers.upload import Upload
 from hermes.workers.watch import Watch
 
 COALESCE = 256 * 1024       # a head and a body up to this size go out in one send
@@ -46,6 +47,24 @@ class WatchedSocket:
                 view = view[self._sock.send(view):]
             except self._not_ready:
                 self._watch.wait(self._sock, select.POLLOUT)
+
+    def wait(self, events: int) -> int:
+        """The events that have come; 0 = a piece of the request's body has."""
+        return self._watch.wait(self._sock, events, or_piece=True)
+
+    def take(self) -> bytes | None:
+        """What has come, without waiting; b"" at the end of the connection, None = nothing yet, such as TLS's own talk."""
+        try:
+            return self._sock.recv(READ)
+        except self._not_ready:
+            return None
+
+    def give(self, data: memoryview) -> int:
+        """Send without waiting: how many bytes have gone out."""
+        try:
+            return self._sock.send(data)
+        except self._not_ready:
+            return 0
 
     def stale(self) -> bool:
         """Between two requests an honest server sends nothing: readable means closed, or worse."""
@@ -119,10 +138,14 @@ class Connection:
         sock.setblocking(False)
         return sock
 
-    def exchange(self, head: bytes, body: Bytes, method: str) -> Reply:
+    def exchange(self, head: bytes, body: Bytes | Upload, method: str) -> Reply:
         """Send a request and wait for the answer's head. Raises UpstreamError, OSError, and EOFError when nothing came."""
+        early = None
         try:
-            if len(body) <= COALESCE:
+            if isinstance(body, Upload):
+                self._sock.sendall(head)
+                early = body.send(self._sock)
+            elif len(body) <= COALESCE:
                 self._sock.sendall(head + body)
             else:
                 self._sock.sendall(head)
@@ -132,7 +155,9 @@ class Connection:
                 raise EOFError from None
             # Ollama may have answered early, without reading everything (ollama-api.md §4.2): look first.
         reply = Reply(self._sock, method)
-        reply.begin()
+        reply.begin(early)
+        if isinstance(body, Upload) and not body.whole:
+            reply.last = True                   # Ollama would take the next request for the rest of this one
         return reply
 
     def close(self) -> None:

@@ -3,23 +3,31 @@
     byte 0   bytes 1-4           then
     kind     length, big endian  payload of that length
 
-    down (parent → worker)   JOB     4 bytes length of the order, the order (JSON), the request body
-                             CANCEL  nothing: stop the job at hand; ignored when there is none
-    up (worker → parent)     READY   nothing: the process stands and waits for a job
-                             HEAD    the head of Ollama's answer (JSON)
-                             DATA    bytes of the answer's body, to be sent on as they are
-                             END     the answer is whole and said so itself; its figures (JSON)
-                             FAILURE the answer failed (JSON); nothing more comes for this job
+    down (parent → worker)   JOB      4 bytes length of the order, the order (JSON), the request body
+                             BODY     bytes of a request body that follows its job, to be sent on as they are
+                             BODY_END nothing: that body is whole
+                             CANCEL   nothing: stop the job at hand; ignored when there is none
+    up (worker → parent)     READY    nothing: the process stands and waits for a job
+                             MORE     nothing: one more BODY is welcome
+                             HEAD     the head of Ollama's answer (JSON)
+                             DATA     bytes of the answer's body, to be sent on as they are
+                             END      the answer is whole and said so itself; its figures (JSON)
+                             FAILURE  the answer failed (JSON); nothing more comes for this job
 
 A job is answered by HEAD, DATA…, END or by a FAILURE at any point. Nothing is ever unpickled. Each side feeds what it reads
 into a FrameReader, so that half a frame never blocks anybody; what is too long or of an unknown kind is a ProtocolError,
 and the only answer to that is to give the other side up.
+
+A body that follows its job is asked for: there is never more of it on the pipe than MORE allowed, WINDOW pieces of 64 KiB, which a pipe holds.
+So a CANCEL always finds room behind it, and nobody waits to write to somebody who waits to write. The first word of an answer ends the
+body, whole or not; pieces that crossed it are dropped.
 
 The messages are named tuples, not dataclasses: they are JSON arrays as they stand, and `dataclasses` would cost every worker
 a megabyte for its imports.
 """
 
 import json
+import math
 import struct
 from enum import IntEnum
 from typing import NamedTuple
@@ -28,6 +36,7 @@ _HEADER = struct.Struct(">BI")
 _LENGTH = struct.Struct(">I")
 
 DATA_MAX = 1 << 20          # an honest worker sends what one read returned: 64 KiB and a held-back piece
+WINDOW = 2                  # BODY frames under way: one on the pipe while the other goes out; Linux's socket pair holds 176 KiB
 
 
 Bytes = bytes | bytearray | memoryview
@@ -35,7 +44,7 @@ Body = Bytes | tuple[Bytes, ...]
 
 
 class Kind(IntEnum):
-    JOB, CANCEL, READY, HEAD, DATA, END, FAILURE = range(1, 8)
+    JOB, CANCEL, READY, HEAD, DATA, END, FAILURE, BODY, BODY_END, MORE = range(1, 11)
 
 
 class ProtocolError(Exception):
@@ -51,13 +60,18 @@ class Timeouts(NamedTuple):
     idle: float = 120.0
     total: float = 3600.0
 
+    def endless(self) -> "Timeouts":
+        """For what takes hours, minutes of them without a byte. Only a connection is still made in time."""
+        return Timeouts(self.connect, math.inf, math.inf, math.inf)
+
 
 class Job(NamedTuple):
     """What is asked of a worker: one HTTP request to Ollama.
 
     `ending` names the record a stream must end with to have succeeded: "done" (native), "success" (pull), "[DONE]" (OpenAI), "message_stop"
     (Anthropic), "response.completed" (OpenAI's Responses), "" (whatever ends properly). `decode`: strip the chunked coding, because the parent
-    reads the body or its client is too old for it. The parent may give the `body` in pieces; the worker gets a view of what came.
+    reads the body or its client is too old for it. The parent may give the `body` in pieces; the worker gets a view of what came. `follows`:
+    the body comes behind the job, in BODY frames, framed as `headers` say.
     """
 
     url: str
@@ -68,6 +82,7 @@ class Job(NamedTuple):
     ending: str = ""
     decode: bool = False
     timeouts: Timeouts = Timeouts()
+    follows: bool = False
 
 
 class Head(NamedTuple):
@@ -113,8 +128,8 @@ def unpack_job(payload: bytes) -> Job:
     try:
         (size,) = _LENGTH.unpack_from(payload)
         start = _LENGTH.size + size
-        url, method, path, headers, ending, decode, timeouts = json.loads(payload[_LENGTH.size:start])
-        return Job(url, method, path, _pairs(headers), memoryview(payload)[start:], ending, decode, Timeouts(*timeouts))
+        url, method, path, headers, ending, decode, timeouts, follows = json.loads(payload[_LENGTH.size:start])
+        return Job(url, method, path, _pairs(headers), memoryview(payload)[start:], ending, decode, Timeouts(*timeouts), follows)
     except (ValueError, TypeError, RecursionError, struct.error) as error:
         raise ProtocolError(f"not a job: {error}") from None
 
@@ -154,7 +169,7 @@ class FrameReader:
         """The frames that `data` completes, as (kind, payload). Raises ProtocolError."""
         if not self._have and len(data) >= _HEADER.size:
             kind, length = _HEADER.unpack_from(data)
-            if length == len(data) - _HEADER.size and 1 <= kind <= 7 and length <= self._longest:
+            if length == len(data) - _HEADER.size and 1 <= kind <= 10 and length <= self._longest:
                 return [(kind, data[_HEADER.size:])]        # exactly one frame: what nearly every read returns
         self._parts.append(data)
         self._have += len(data)
@@ -168,7 +183,7 @@ class FrameReader:
             if len(buffer) - at < _HEADER.size:
                 break
             kind, length = _HEADER.unpack_from(buffer, at)
-            if not 1 <= kind <= 7 or length > self._longest:
+            if not 1 <= kind <= 10 or length > self._longest:
                 raise ProtocolError(f"frame of kind {kind}, {length} bytes")
             self._need += length
             if len(buffer) - at < self._need:

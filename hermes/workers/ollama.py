@@ -8,13 +8,14 @@ import random
 import time
 import urllib.request
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from hermes.errors import UpstreamBroken, UpstreamError, UpstreamUnreachable
 from hermes.workers.connection import KeptConnectionHandler, broken, build_opener
 from hermes.workers.messages import Failure, Job, pack
 from hermes.workers.relay import Relay
 from hermes.workers.reply import Reply
+from hermes.workers.upload import Upload
 from hermes.workers.watch import Cancelled, Watch
 
 CONNECT_ATTEMPTS = 3        # with the pauses below a refused connection is reported within 200 ms
@@ -54,9 +55,14 @@ class Ollama:
     def _ask(self, job: Job) -> Reply:
         """The head of the answer. Two things are tried again: a connection that could not be made, and one that had gone stale."""
         data = None if job.method in ("GET", "HEAD") else job.body
+        prepare = self._request
+        if job.follows:
+            data = Upload(self._watch, job.timeouts)
+            prepare = partial(_request, data=data)
+            self._handler.drop()                # the body comes once: nothing of it may be lost on a connection that has gone stale
         attempt = 0
         while True:
-            request = self._request(job.url + job.path, job.method, job.headers)
+            request = prepare(job.url + job.path, job.method, job.headers)
             request.data = data
             self._watch.phase("cannot connect to Ollama: timed out", job.timeouts.connect)
             try:
@@ -77,6 +83,7 @@ class Ollama:
                 request.data = None             # it may be large, and the request is kept
 
 
-def _request(url: str, method: str, headers: tuple[tuple[str, str], ...]) -> urllib.request.Request:
-    return urllib.request.Request(url, headers=dict(headers), method=method)
+def _request(url: str, method: str, headers: tuple[tuple[str, str], ...], data: Upload | None = None) -> urllib.request.Request:
+    """A Content-Length among `headers` stays only if it comes together with its `data`."""
+    return urllib.request.Request(url, data, dict(headers), method=method)
 

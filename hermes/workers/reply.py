@@ -35,14 +35,15 @@ class Reply:
         self.last = True
         self.first = b""                # what came behind the head in the same read
 
-    def begin(self) -> None:
+    def begin(self, early: bytes | None = None) -> None:
+        """Read the head. `early`: what was read already, b"" = the end of the connection."""
         buffer = b""
         while True:
             end = buffer.find(b"\r\n\r\n")
             if max(end, len(buffer) if end < 0 else 0) > _HEAD_MAX:
                 raise UpstreamBroken("the head of Ollama's answer is too large")
             if end < 0:
-                data = self.sock.recv(READ)
+                data, early = self.sock.recv(READ) if early is None else early, None
                 if not data:
                     if self.fresh:
                         raise EOFError

@@ -10,7 +10,7 @@ import socket
 import time
 
 from hermes.errors import UpstreamTimeout
-from hermes.workers.messages import FrameReader, Kind, ProtocolError
+from hermes.workers.messages import FrameReader, Kind, ProtocolError, frame
 
 POLL_MAX = 1 << 30          # milliseconds; poll takes no more than an int
 _LONGEST_JOB = (1 << 32) - 1
@@ -32,6 +32,7 @@ class Pipe:
         self.fd = fd
         self._reader = FrameReader(_LONGEST_JOB)
         self._frames: list[tuple[int, bytes]] = []
+        self.pieces: list[tuple[int, bytes]] = []       # BODY and BODY_END that have come during the job
 
     def send(self, data: bytes) -> None:
         try:
@@ -61,13 +62,15 @@ class Pipe:
             raise ParentGone from None
 
     def heed(self) -> None:
-        """Called when the pipe is readable during a job: a Cancel is all that may come. Raises Cancelled, ParentGone."""
+        """Called when the pipe is readable during a job: a Cancel may have come, or pieces of the request's body. Raises Cancelled, ParentGone."""
         self.fill()
         while self._frames:
-            kind, _ = self._frames.pop(0)
-            if kind != Kind.CANCEL:
+            kind, payload = self._frames.pop(0)
+            if kind == Kind.CANCEL:
+                raise Cancelled
+            if kind not in (Kind.BODY, Kind.BODY_END):
                 raise ParentGone
-            raise Cancelled
+            self.pieces.append((kind, payload))
 
 
 class Watch:
@@ -87,14 +90,27 @@ class Watch:
     def begin(self, total: float) -> None:
         """A job starts: it may take `total` seconds altogether."""
         self._end = time.monotonic() + total
+        self._pipe.pieces.clear()           # of a body that the last answer did not wait for
+
+    @property
+    def pieces(self) -> list[tuple[int, bytes]]:
+        """What has come of the request's body, and is the caller's to take: BODY and BODY_END frames."""
+        return self._pipe.pieces
+
+    def ask_for(self, pieces: int) -> None:
+        """Tell the parent that so many more are welcome."""
+        self._pipe.send(frame(Kind.MORE) * pieces)
 
     def phase(self, name: str, limit: float, *, each: bool = False) -> None:
         """From now on `limit` seconds altogether, or for each wait; `name` says in the error what took too long."""
         self._phase, self._phase_end = name, time.monotonic() + limit
         self._limit = limit if each else None
 
-    def wait(self, sock: socket.socket, events: int) -> None:
-        """Until `sock` is ready. Raises Cancelled, ParentGone, UpstreamTimeout."""
+    def wait(self, sock: socket.socket, events: int, *, or_piece: bool = False) -> int:
+        """Until `sock` is ready: its events; with `or_piece` also until a piece of the request's body has come: 0.
+
+        Raises Cancelled, ParentGone, UpstreamTimeout.
+        """
         fd = sock.fileno()
         if self._watched != (fd, events):
             self._watch(fd, events)
@@ -110,8 +126,10 @@ class Watch:
                     raise UpstreamTimeout(self._phase if self._phase_end < self._end else "Ollama took longer than total_timeout")
                 continue
             if len(ready) == 1 and ready[0][0] == fd:
-                return
+                return ready[0][1]
             self._pipe.heed()
+            if or_piece:
+                return 0
 
     def forget(self, sock: socket.socket) -> None:
         """`sock` is about to be closed."""

@@ -3,7 +3,8 @@
     parent process            │ pipe │            worker process                         Ollama
                               │      │
     lease ── JOB, CANCEL ─────┼──────┼──▶ receive ──▶ Ollama.serve ──── HTTP request ────▶
-          ◀─ HEAD DATA… END ──┼──────┼─── send  ◀──── Relay ◀──────── answer, read by read
+     feed ── BODY… BODY_END ──┼──────┼──▶ heed ─────▶ Upload ────── body, piece by piece ─▶
+          ◀─ MORE HEAD DATA… ─┼──────┼─── send  ◀──── Relay ◀──────── answer, read by read
                               │      │
 
 One thread does everything, and it waits in one place (hermes.workers.watch). While idle it reads the pipe; during a job it watches the
@@ -41,7 +42,7 @@ def main(connection: Connection) -> None:
             if kind == Kind.JOB:
                 ollama.serve(unpack_job(payload))
             del payload             # it may be large, and the next may be long in coming
-            # A CANCEL that crossed the end of its job on the pipe finds nothing to cancel.
+            # A CANCEL that crossed the end of its job on the pipe finds nothing to cancel, and a BODY nobody to send it to.
     except (ParentGone, ProtocolError):
         return
 

@@ -18,7 +18,7 @@ RANKS = {"hermes": 0, "hermes.errors": 1, "hermes.names": 1, "hermes.config": 1,
 STRANGERS = [("hermes.frontend.router", "hermes.dispatch.dispatcher"), ("hermes.frontend.router", "hermes.workers.supervisor"),
              ("hermes.dispatch.dispatcher", "hermes.workers.supervisor")]
 WORKER = {"hermes", "hermes.errors", "hermes.workers",
-          *("hermes.workers." + name for name in ("messages", "chunks", "endings", "watch", "reply", "connection", "ollama", "relay", "worker"))}
+          *("hermes.workers." + name for name in ("messages", "chunks", "endings", "watch", "reply", "upload", "connection", "ollama", "relay", "worker"))}
 
 
 def module_name(path: Path) -> str:

@@ -21,7 +21,7 @@ def read_all(reader: FrameReader, pieces: list[bytes]) -> list[tuple[int, bytes]
     return [found for piece in pieces for found in reader.feed(piece)]
 
 
-@pytest.mark.parametrize("job", [JOB, Job("u", "GET", "/"), JOB._replace(body=b"x" * 300_000)])
+@pytest.mark.parametrize("job", [JOB, Job("u", "GET", "/"), JOB._replace(body=b"x" * 300_000), JOB._replace(follows=True)])
 def test_job_round_trip(job: Job) -> None:
     (kind, payload), = FrameReader(1 << 30).feed(b"".join(pack_job(job)))
     assert kind == Kind.JOB
@@ -47,6 +47,7 @@ def test_message_round_trip(kind: Kind, message) -> None:
 
 
 FRAMES = [frame(Kind.READY), frame(Kind.DATA, b"x" * 300), pack(MESSAGES[0][1]), frame(Kind.DATA), frame(Kind.DATA, bytes(range(256)))]
+FRAMES += [frame(Kind.BODY, b"x" * 9), frame(Kind.BODY_END), frame(Kind.MORE), frame(Kind.MORE)]
 EXPECTED = [(raw[0], raw[5:]) for raw in FRAMES]
 
 
@@ -62,7 +63,7 @@ def test_every_cut() -> None:
 def test_random_cuts() -> None:
     rng = random.Random(7)
     for _ in range(100):
-        frames = [(rng.randint(1, 7), rng.randbytes(rng.choice((0, 1, 4, 5, 6, 1000, 70_000)))) for _ in range(rng.randint(1, 8))]
+        frames = [(rng.randint(1, len(Kind)), rng.randbytes(rng.choice((0, 1, 4, 5, 6, 1000, 70_000)))) for _ in range(rng.randint(1, 8))]
         stream, pieces = b"".join(frame(Kind(kind), payload) for kind, payload in frames), []
         while stream:
             size = rng.choice((1, 3, 5, 9, 4096, 1 << 17))
@@ -81,7 +82,7 @@ def test_partial() -> None:
 
 
 @pytest.mark.parametrize("raw", [
-    b"\x00\0\0\0\0", b"\x08\0\0\0\0", b"\xff\xff\xff\xff\xff", b"HTTP/1.1 200 OK\r\n", b"\x80\x04\x95\0\0",
+    b"\x00\0\0\0\0", bytes([max(Kind) + 1, 0, 0, 0, 0]), b"\xff\xff\xff\xff\xff", b"HTTP/1.1 200 OK\r\n", b"\x80\x04\x95\0\0",
     bytes([Kind.DATA]) + (DATA_MAX + 1).to_bytes(4, "big"),
 ])
 def test_rubbish_is_refused_at_its_header(raw: bytes) -> None:
@@ -89,6 +90,12 @@ def test_rubbish_is_refused_at_its_header(raw: bytes) -> None:
         FrameReader().feed(raw[:5])
     with pytest.raises(ProtocolError):
         read_all(FrameReader(), [frame(Kind.DATA, b"fine"), *(raw[i:i + 1] for i in range(5))])
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_every_kind_is_known(kind: Kind) -> None:
+    assert FrameReader().feed(frame(kind, b"x")) == [(kind, b"x")]
+    assert read_all(FrameReader(), [frame(kind)[:3], frame(kind)[3:]]) == [(kind, b"")]
 
 
 def test_longest_frame_is_taken() -> None:
