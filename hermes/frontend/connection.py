@@ -17,6 +17,7 @@ from hermes.frontend import http1
 from hermes.frontend.exchange import Call, Dialect, Response, Streamed, id_of
 from hermes.frontend.http1 import ChunkedBody, Request
 from hermes.frontend.router import Route, Router
+from hermes.frontend.upload import Upload
 
 log = logging.getLogger("hermes.connection")
 READ = 64 * 1024
@@ -144,6 +145,8 @@ class ClientConnection:
         keep, self._keep = self._keep, self._keep and not unread
         self._house.admit(call)
         route, call.model = self._house.router.match(request.method, request.path)
+        if route.streams_body:
+            return self._answer_upload(call, route, keep)
         if unread:
             if request.headers.get("content-encoding", "identity").lower() != "identity":
                 raise EncodedBody(COMPRESSED)
@@ -154,6 +157,14 @@ class ClientConnection:
             call.body = self._read_body(request.length)
         self._keep = keep
         return route.endpoint(call), route
+
+    def _answer_upload(self, call: Call, route: Route, keep: bool) -> tuple[Response | Streamed, Route]:
+        """The endpoint reads the body. What it leaves of it must not be taken for the next request."""
+        call.upload = Upload(self._sock, call.request, self._buffer, self._limits.body)
+        try:
+            return route.endpoint(call), route
+        finally:
+            self._keep, self._buffer = keep and call.upload.ended, call.upload.rest
 
     def _refuse(self, call: Call, dialect: Dialect, error: HermesError) -> None:
         if call.request is http1.UNREAD:

@@ -13,6 +13,7 @@ from hermes.dispatch.lease import Lease
 from hermes.errors import HermesError
 from hermes.frontend.http1 import Request
 from hermes.frontend.principal import NOBODY, Principal
+from hermes.frontend.upload import Upload
 from hermes.workers.messages import Bytes
 
 NDJSON = "application/x-ndjson"
@@ -27,7 +28,7 @@ class Call:
     `principal` is filled in by the gate, and `headers` with what every answer to the call has to say; `model` is what the path named,
     decoded, or what the endpoint found; `queued` is filled in by the endpoint, in seconds; `leases`: what it had of the workers, the last
     of them for the answer. `heartbeat`: after how many seconds of waiting a stream shows signs of life; `heartbeat_plain` the same for
-    an answer that is none. `request_id` as in `id_of`."""
+    an answer that is none. `request_id` as in `id_of`. On a route that streams its body that is not in `body` but comes from `upload`."""
 
     request: Request
     client: object
@@ -41,6 +42,7 @@ class Call:
     principal: Principal = NOBODY
     headers: tuple[tuple[str, str], ...] = ()
     request_id: str = ""
+    upload: Upload | None = None
 
     def wants_sse(self) -> bool:
         return SSE in self.request.headers.get("accept", "").lower()

@@ -208,6 +208,11 @@ class ChunkedBody:
     def body(self) -> bytearray:
         return self._body
 
+    def take(self) -> bytearray:
+        """What has come since the last call, for those who pass it on."""
+        piece, self._body = self._body, bytearray()
+        return piece
+
 
 def response_head(status: int, headers: list[tuple[str, str]]) -> bytes:
     """Status line, the given fields and the empty line. Raises ValueError on a field that would split the response."""

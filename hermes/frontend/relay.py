@@ -62,7 +62,7 @@ class Errand(NamedTuple):
 
 def relay(dispatcher: Dispatcher, call: Call, errand: Errand) -> Streamed:
     """Run the job and hand its answer on as it comes; if it is long in coming, begin it with heartbeats."""
-    pending = dispatcher.admit(errand.place, errand.job, call.client, call.leases)
+    pending = dispatcher.admit(errand.place, errand.job, call.client, call.leases, call.upload)
     patience = {"": math.inf, JSON: call.heartbeat_plain}.get(errand.kind, call.heartbeat)
     lease = pending.wait(call.arrived + patience)
     if lease is None:

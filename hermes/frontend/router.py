@@ -1,4 +1,4 @@
-"""(method, path) → route: a table. Paths are compared raw; only a model's name in a path is decoded, after the split.
+"""(method, path) → route: a table. Paths are compared raw; only a name in a path is decoded, after the split.
 
 What has no route is answered as Ollama's routers do (ollama-api.md §1.1): 404 and 405 in plain text, a slash too many by a redirect.
 """
@@ -16,22 +16,25 @@ from hermes.frontend.exchange import Call, Dialect, Response, Streamed
 from hermes.frontend.sites import ALLOW_ORIGIN, is_address
 
 MODEL = "{model}"
+DIGEST = "{digest}"
 ORDER = ("HEAD", "GET", "POST", "DELETE")       # in which Ollama names the methods of a path
 Endpoint = Callable[[Call], Response | Streamed]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` is exact, or has one {model} that stands for one or more segments, `/` and `%2F` included."""
+    """`path` is exact, or has one {model} that stands for one or more segments, `/` and `%2F` included, or one {digest}.
+    `streams_body`: the endpoint reads the body itself, with `Call.upload`."""
 
     method: str
     path: str
     dialect: Dialect
     endpoint: Endpoint
+    streams_body: bool = False
 
     def match(self, path: str) -> str | None:
-        """The model's name, "" for a route without one; None = another path."""
-        before, found, after = self.path.partition(MODEL)
+        """The name in the path, "" for a route without one; None = another path."""
+        before, found, after = self.path.partition(DIGEST if DIGEST in self.path else MODEL)
         if not found:
             return "" if path == self.path else None
         if not path.startswith(before) or not path.endswith(after) or len(path) <= len(before) + len(after):
@@ -46,11 +49,11 @@ class Router:
         """`families`: path prefixes and how an error looks below them; the first that fits wins. The last, "", is for paths of no family."""
         self.routes = tuple(routes)
         self._families = tuple(families)
-        self._exact = {(route.method, route.path): route for route in routes if MODEL not in route.path}
-        self._patterns = tuple(route for route in routes if MODEL in route.path)
+        self._exact = {(route.method, route.path): route for route in routes if "{" not in route.path}
+        self._patterns = tuple(route for route in routes if "{" in route.path)
 
     def match(self, method: str, path: str) -> tuple[Route, str]:
-        """The route and the model's name in the path; for OPTIONS, and for a path that is a route but for its slashes, one made for the occasion.
+        """The route and the name in the path; for OPTIONS, and for a path that is a route but for its slashes, one made for the occasion.
         Raises NotFound, MethodNotAllowed."""
         if route := self._exact.get((method, path)):
             return route, ""

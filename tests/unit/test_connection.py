@@ -51,10 +51,12 @@ class Town:
         self.answer: Response | Streamed | Exception = Response(200, b"x")
         self.refusal: HermesError | None = None
         self.fields: tuple[tuple[str, str], ...] = ()
+        self.refusal_behind: HermesError | None = None
         self.closing = False
         settings = {"head_timeout": LONG, "body_timeout": LONG, "keepalive_timeout": LONG, "send_timeout": LONG, "heartbeat": LONG, "heartbeat_plain": LONG, "max_body": 1000, **limits}
         routes = [Route(method, path, DIALECT, endpoint) for method, path, endpoint in (
             ("GET", "/x", self.give), ("HEAD", "/x", self.give), ("POST", "/x", self.give), ("POST", "/echo", self.echo))]
+        routes.append(Route("POST", "/upload", DIALECT, self.take, streams_body=True))
         self.house = House(Router(routes, [("", DIALECT)]), Limits(SimpleNamespace(**settings)), self.admit, self.note, lambda: self.closing)
 
     def admit(self, call: Call) -> None:
@@ -74,6 +76,17 @@ class Town:
 
     def echo(self, call: Call) -> Response:
         return Response(200, call.body, "text/plain")
+
+    def take(self, call: Call) -> Response:
+        """Reads as much of the body as `answer` says, and gives it back."""
+        self.calls.append(call)
+        assert call.body == b""
+        taken = b""
+        while not call.upload.ended and len(taken) < self.answer:
+            taken += call.upload.read()
+        if self.refusal_behind:
+            raise self.refusal_behind
+        return Response(200, taken, "text/plain")
 
     @contextmanager
     def visit(self) -> Iterator["Visitor"]:
@@ -535,3 +548,59 @@ def test_largest_head(town: Town) -> None:
         pad = HEAD_MAX + 4 - len(raw) - len("B: \r\n") + extra
         assert town.talk(get("/x", *fields, "B: " + "c" * pad, CLOSE)).startswith(b"HTTP/1.1 %d " % status)
     assert json.dumps(town.notes) == '[[200, "ok"], [431, "refused"]]'
+
+
+# -- bodies that are not read in advance ---------------------------------------------------------------------------
+
+
+def chunked(*chunks: bytes, path: str = "/upload") -> bytes:
+    body = b"".join(b"%x\r\n%b\r\n" % (len(chunk), chunk) for chunk in (*chunks, b""))
+    return get(path, "Transfer-Encoding: chunked", method="POST", body=body)
+
+
+def test_a_streamed_body_is_read_by_its_endpoint(town: Town) -> None:
+    """Whatever its size: the limit is for bodies that are kept in memory."""
+    town.answer = 1 << 30
+    with town.visit() as visitor:
+        for body in (b"", b"x", b"x" * 5000):
+            assert visitor.ask(post(body, path="/upload")).body == body
+            assert visitor.ask(chunked(body) if body else chunked()).body.count(b"x") == len(body)
+
+
+def test_the_next_request_behind_a_streamed_body(town: Town) -> None:
+    town.answer = 1 << 30
+    raw = post(b"abc", path="/upload") + chunked(b"de") + post(b"f") + post(b"", path="/upload") + post(b"g", CLOSE)
+    with town.visit() as visitor:
+        visitor.send_raw(raw)
+        assert [visitor.reply().body for _ in range(5)] == [b"abc", b"2\r\nde\r\n0\r\n\r\n", b"f", b"", b"g"]
+        assert visitor.at_end()
+
+
+@pytest.mark.parametrize("raw", [post(b"x" * 5000, path="/upload"), chunked(b"x" * 5000), get("/upload", "Content-Length: 5", method="POST")])
+def test_what_is_left_of_a_streamed_body_is_no_request(town: Town, raw: bytes) -> None:
+    town.answer = 0
+    with town.visit() as visitor:
+        reply = visitor.ask(raw)
+        assert (reply.status, reply.headers["connection"]) == (200, "close")
+        visitor.send_raw(get())
+        assert visitor.at_end()
+    assert len(town.calls) == 1
+
+
+@pytest.mark.parametrize(("read", "kept"), [(0, False), (1 << 30, True)])
+def test_an_error_behind_a_streamed_body(town: Town, read: int, kept: bool) -> None:
+    town.answer, town.refusal_behind = read, QueueFull("full")
+    with town.visit() as visitor:
+        reply = visitor.ask(post(b"abc", path="/upload"))
+        assert reply.status == 503 and (reply.headers.get("connection") != "close") is kept
+        if kept:
+            assert visitor.ask(post(b"next")).body == b"next"
+        else:
+            assert visitor.at_end()
+
+
+def test_100_continue_is_the_endpoints_to_say(town: Town) -> None:
+    town.answer = 0
+    with town.visit() as visitor:
+        reply = visitor.ask(get("/upload", "Content-Length: 5", "Expect: 100-continue", method="POST"))
+        assert reply.status == 200 and b"100 Continue" not in reply.raw

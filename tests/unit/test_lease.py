@@ -400,7 +400,7 @@ def test_a_worker_that_never_had_the_job_has_one(talk: Talk, new_child, start) -
     first.far.close()
     talk.pool.offer(first)
     opened = open_upload(talk, start)
-    eventually(lambda: first.closed)
+    eventually(lambda: talk.pool.snapshot().queued == 1)
     talk.pool.offer(second)
     assert second.hear()[0] == Kind.JOB
     second.say(MORE, pack(HEAD), pack(End()))

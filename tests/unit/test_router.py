@@ -9,7 +9,7 @@ from hermes.frontend.router import Route, Router
 
 DIALECTS = {name: Dialect(name, lambda error, _: b"{}", lambda error, _: b"", ollamas=name != "own") for name in ("own", "openai", "native")}
 TABLE = [("POST", "/v1/llm/{model}/pull"), ("POST", "/v1/llm/{model}"), ("GET", "/v1/models"), ("GET", "/v1/models/{model}"),
-         ("GET", "/api/tags"), ("HEAD", "/api/tags"), ("GET", "/"), ("POST", "/v1/llm/exact"), ("POST", "/api/show")]
+         ("GET", "/api/tags"), ("HEAD", "/api/tags"), ("GET", "/"), ("POST", "/v1/llm/exact"), ("POST", "/api/show"), ("POST", "/api/blobs/{digest}")]
 FAMILIES = [("/v1/llm/", DIALECTS["own"]), ("/v1/", DIALECTS["openai"]), ("/api/", DIALECTS["native"]), ("", DIALECTS["native"])]
 ROUTER = Router([Route(method, path, next(dialect for prefix, dialect in FAMILIES if path.startswith(prefix)), lambda call: None) for method, path in TABLE], FAMILIES)
 
@@ -35,6 +35,7 @@ def ask(method: str, path: str, *fields: str) -> Response:
     ("POST", "/v1/llm/m/", "/v1/llm/{model}", "m/"), ("POST", "/v1/llm/m/pull/", "/v1/llm/{model}", "m/pull/"),
     ("POST", "/v1/llm/%2525", "/v1/llm/{model}", "%25"), ("POST", "/v1/llm/%zz", "/v1/llm/{model}", "%zz"),
     ("POST", "/v1/llm/%C3%A9", "/v1/llm/{model}", "é"), ("POST", "/v1/llm/m+x", "/v1/llm/{model}", "m+x"),
+    ("POST", "/api/blobs/sha256:0a", "/api/blobs/{digest}", "sha256:0a"), ("POST", "/api/blobs/sha256%3A0a", "/api/blobs/{digest}", "sha256:0a"),
     ("GET", "/v1/models", "/v1/models", ""), ("GET", "/v1/models/m", "/v1/models/{model}", "m"), ("POST", "/v1/llm/exact", "/v1/llm/exact", ""),
 ])
 def test_match(method: str, path: str, route: str, model: str) -> None:
@@ -42,7 +43,7 @@ def test_match(method: str, path: str, route: str, model: str) -> None:
     assert (found.method, found.path, name) == (method, route, model)
 
 
-@pytest.mark.parametrize("path", ["", "*", "/api", "/API/tags", "/api%2Ftags", "/%2e", "/v1/llm/", "/v1/llm", "/v1/status", "/api/tags;x", "/\u00e9", "/nope", "/nope/", "//nope",
+@pytest.mark.parametrize("path", ["", "*", "/api", "/API/tags", "/api%2Ftags", "/%2e", "/v1/llm/", "/v1/llm", "/v1/status", "/api/blobs", "/api/blobs/", "/api/tags;x", "/\u00e9", "/nope", "/nope/", "//nope",
                                   "/api/./nope", "//evil.com/api/tags", "/api/tags/x/", "/api/%2e%2e/api/tags", "/v1/", "//v1/llm//", "/..//x", "api/tags/"])
 def test_not_found(path: str) -> None:
     for method in ("GET", "POST", "DELETE", "OPTIONS"):
