@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test unit bench demo serve pyz image clean
+.PHONY: help test unit soak bench demo serve pyz image clean
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
@@ -15,6 +15,9 @@ test: $(VENV)/ready  ## everything, with coverage (makes its own virtual environ
 
 unit: $(VENV)/ready  ## what needs no process: seconds
 	$(BIN)/python -m pytest tests/unit -q
+
+soak: $(VENV)/ready  ## what is too large for every day: uploads of 2 GiB
+	HERMES_TEST_LARGE=1 $(BIN)/python -m pytest tests/process/test_uploads.py -k larger_than_memory
 
 $(VENV)/ready:
 	$(PYTHON) -m venv $(VENV)

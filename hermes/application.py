@@ -23,7 +23,7 @@ from hermes.dispatch.dispatcher import Dispatcher, Upstream
 from hermes.dispatch.pulls import Pulls
 from hermes.dispatch.registry import Registry
 from hermes.errors import Draining
-from hermes.frontend import anthropic, gate, health, native, openai, own, pull
+from hermes.frontend import anthropic, gate, health, manage, native, openai, own, pull
 from hermes.frontend.connection import House, Limits
 from hermes.frontend.exchange import Call
 from hermes.frontend.principal import NOBODY
@@ -75,7 +75,8 @@ class Application:
     def _router(self) -> Router:
         views = health.Health(self)
         endpoints = [pull.PullEndpoint(self.dispatcher, Pulls(self.dispatcher)), own.Own(self.dispatcher), views, UsagePage(self),
-                     native.Native(self.dispatcher), openai.OpenAI(self.dispatcher), anthropic.Anthropic(self.dispatcher)]
+                     native.Native(self.dispatcher), openai.OpenAI(self.dispatcher), anthropic.Anthropic(self.dispatcher),
+                     manage.Manage(self.dispatcher)]
         routes = [route for endpoint in endpoints for route in endpoint.routes()]
         families = [("/v1/llm/", own.DIALECT), ("/v1/status", own.DIALECT), ("/v1/usage", own.DIALECT), (anthropic.PATH, anthropic.DIALECT),
                     ("/v1/", openai.DIALECT), ("/api/", native.DIALECT), ("", native.DIALECT)]

@@ -48,7 +48,7 @@ GENERATING = {"/api/generate": Rules("GenerateRequest", NotFound, "done", NDJSON
               "/api/embed": Rules("EmbedRequest", NotFound, "done"), "/api/embeddings": Rules("EmbeddingRequest", BadRequest, "done")}
 EMBEDDING = ("/api/embed", "/api/embeddings", "/v1/embeddings")
 READING = (("GET", "/api/tags"), ("HEAD", "/api/tags"), ("GET", "/api/ps"), ("GET", "/api/version"), ("HEAD", "/api/version"),
-           ("GET", "/"), ("HEAD", "/"), ("POST", "/api/show"))
+           ("GET", "/"), ("HEAD", "/"), ("POST", "/api/show"), ("GET", "/api/status"), ("POST", "/api/me"))
 
 
 def model_member(members: Members, rules: Rules) -> Member:
@@ -76,7 +76,7 @@ class Native:
 
     def read(self, call: Call) -> Streamed:
         """Calls that need no running model never wait behind generation: they have workers of their own."""
-        if call.request.method == "POST" and not call.principal.may_use(()):
+        if call.request.path == "/api/show" and not call.principal.may_use(()):
             members = read_members(call.body)
             for key in ("model", "name"):       # Ollama takes either
                 if key in members and members[key].kind == "string":

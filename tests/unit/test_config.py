@@ -309,6 +309,17 @@ def test_counts(section: str, key: str, least: int, most: int) -> None:
         assert message.endswith(f"wanted is a whole number, {least} to {most}"), literal
 
 
+def test_switches() -> None:
+    assert loads("[server]\nmanage = true").server.manage is True and loads("[server]\nmanage = false").server.manage is False
+    for literal in ('"true"', "1", "0", '"yes"', "[]"):
+        with pytest.raises(ConfigError, match=r"'manage' in \[server\] is .*: wanted is true or false"):
+            loads(f"[server]\nmanage = {literal}")
+    for text, value in (("true", True), ("FALSE", False), (" True ", True)):
+        assert loads("[server]\nmanage = false", environ={"HERMES_SERVER_MANAGE": text}).server.manage is value
+    with pytest.raises(ConfigError, match='HERMES_SERVER_MANAGE is "1": wanted is true or false'):
+        loads("", environ={"HERMES_SERVER_MANAGE": "1"})
+
+
 def test_log_level() -> None:
     assert [value("log", "level", f'"{level}"') for level in ("debug", "INFO", "Warning", "error")] == [
         "debug",
