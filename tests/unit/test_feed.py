@@ -3,6 +3,7 @@
 import os
 import select
 import socket
+from types import SimpleNamespace
 
 import pytest
 
@@ -175,17 +176,23 @@ def test_the_worker_is_lost(yard: Yard, end: str, error) -> None:
 
 
 class Clock:
-    """Stands still but for what a test adds; `poll` must not wait: what is not there yet is a time-out."""
+    """Stands still but for what a test adds. Nobody waits: what would wait fails."""
 
     def __init__(self, monkeypatch):
-        self.now, self.asked = 100.0, []
+        self.now = 100.0
         monkeypatch.setattr(feed_module.time, "monotonic", lambda: self.now)
+
+    def rule(self, feed: Feed) -> None:
+        poll = feed._poll
+        feed._poll = SimpleNamespace(register=poll.register, poll=lambda wait: poll.poll(0) or (wait and pytest.fail(f"would wait {wait} ms")) or [])
 
 
 def test_each_piece_gives_the_client_a_new_limit(yard: Yard, monkeypatch) -> None:
     clock = Clock(monkeypatch)
     feed, body = yard.feed(6)
+    clock.rule(feed)
     body.patience = 10.0
+    clock.now += 20.0
     yard.child.say(MORE * 9)
     feed._wait()
     for _ in range(5):
@@ -200,6 +207,7 @@ def test_each_piece_gives_the_client_a_new_limit(yard: Yard, monkeypatch) -> Non
 def test_a_word_from_the_worker_gives_the_client_no_new_limit(yard: Yard, monkeypatch) -> None:
     clock = Clock(monkeypatch)
     feed, body = yard.feed(6)
+    clock.rule(feed)
     body.patience = 10.0
     yard.child.say(MORE)
     feed._wait()
@@ -214,6 +222,7 @@ def test_a_word_from_the_worker_gives_the_client_no_new_limit(yard: Yard, monkey
 def test_a_slow_client_does_not_make_the_worker_late(yard: Yard, monkeypatch) -> None:
     clock = Clock(monkeypatch)
     feed, body = yard.feed(6, patience=10.0)
+    clock.rule(feed)
     yard.child.say(MORE)
     feed._wait()
     clock.now += 20.0
@@ -234,20 +243,31 @@ def test_a_pipe_that_takes_half_a_piece(yard: Yard) -> None:
     """Not on Linux, where it holds the window; elsewhere the rest is written when there is room, and a word from the worker is heard."""
     yard.child.far.setblocking(False)
     fill(yard.child.fd)
-    feed, body = yard.feed(3)
-    body.ready, body.read = True, lambda: setattr(body, "left", 0) or b"abc"
-    yard.child.say(MORE)
+    feed, body = yard.feed(6)
+    yard.client.sendall(b"abc")
+    yard.child.say(MORE * 2)
     feed._wait()
     feed._pass()
-    assert yard.child.unsent and not feed._clients_turn
-    with pytest.raises(BlockingIOError):
-        yard.child.cancel()
+    assert yard.child.unsent and not feed._clients_turn, "a second piece would take the first one's place"
     running = yard.start(feed.run)
+    yard.client.sendall(b"def")
     yard.child.far.settimeout(10)
     received = b""
-    while not received.endswith(frame(Kind.BODY, b"abc") + frame(Kind.BODY_END)):
+    while not received.endswith(frame(Kind.BODY, b"abc") + frame(Kind.BODY, b"def") + frame(Kind.BODY_END)):
         received += yard.child.far.recv(1 << 16)
     assert running.result(10) == [] and not yard.child.unsent
+
+
+def test_no_cancel_inside_a_frame(yard: Yard) -> None:
+    """There may be room on the pipe again; the worker would take it for a part of the body."""
+    yard.child.push(frame(Kind.BODY, b"x" * (1 << 20)))
+    yard.child.far.recv(1 << 16)
+    with pytest.raises(BlockingIOError):
+        yard.child.cancel()
+    while yard.child.unsent:
+        yard.child.far.recv(1 << 16)
+        yard.child.flush()
+    yard.child.cancel()
 
 
 def fill(fd: int) -> None:
