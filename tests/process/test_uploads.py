@@ -24,8 +24,9 @@ SIZES = [0, 1, 64 * 1024 - 1, 64 * 1024, 64 * 1024 + 1, 10 * MB]
 class Upload:
     """One POST of a blob, as far as it came. `whole`: its framing ended as it should."""
 
-    def __init__(self, headers: dict[str, str]):
+    def __init__(self, headers: dict[str, str], peer: tuple):
         self.headers = headers
+        self.peer = peer
         self.size = 0
         self.digest = hashlib.sha256()
         self.whole = self.closed = False
@@ -73,7 +74,7 @@ class Blobs:
         if not line.startswith(b"POST /api/blobs/"):
             sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: application/json\r\n\r\n{}")
             return True
-        upload = Upload(headers)
+        upload = Upload(headers, sock.getpeername())
         self.uploads.append(upload)
         try:
             for piece in self._body(stream, headers):
@@ -165,6 +166,7 @@ def test_what_arrives_is_what_was_sent(chunked: bool) -> None:
             assert upload.headers.get("content-length") == (None if chunked else str(size))
             assert upload.headers.get("transfer-encoding") == ("chunked" if chunked else None)
             assert upload.headers["content-type"] == "application/json"
+        assert len({upload.peer for upload in ollama.uploads}) == len(SIZES), "a kept connection may be stale, and a body comes once"
 
 
 @pytest.mark.parametrize("chunked", [False, True])

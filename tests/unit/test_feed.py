@@ -176,15 +176,22 @@ def test_the_worker_is_lost(yard: Yard, end: str, error) -> None:
 
 
 class Clock:
-    """Stands still but for what a test adds. Nobody waits: what would wait fails."""
+    """Stands still but for what a test adds. Nobody waits: what would wait for nothing fails. `waits`: for how many ms each would have."""
 
     def __init__(self, monkeypatch):
-        self.now = 100.0
+        self.now, self.waits = 100.0, []
         monkeypatch.setattr(feed_module.time, "monotonic", lambda: self.now)
 
     def rule(self, feed: Feed) -> None:
         poll = feed._poll
-        feed._poll = SimpleNamespace(register=poll.register, poll=lambda wait: poll.poll(0) or (wait and pytest.fail(f"would wait {wait} ms")) or [])
+
+        def look(wait: float) -> list[tuple[int, int]]:
+            self.waits.append(wait)
+            found = poll.poll(0)
+            assert found or not wait, f"would wait {wait} ms"
+            return found
+
+        feed._poll = SimpleNamespace(register=poll.register, poll=look)
 
 
 def test_each_piece_gives_the_client_a_new_limit(yard: Yard, monkeypatch) -> None:
@@ -202,6 +209,7 @@ def test_each_piece_gives_the_client_a_new_limit(yard: Yard, monkeypatch) -> Non
     clock.now += 11.0
     with pytest.raises(RequestTimeout):
         feed._wait()
+    assert clock.waits == [10_000, *[1000] * 5, 0]
 
 
 def test_a_word_from_the_worker_gives_the_client_no_new_limit(yard: Yard, monkeypatch) -> None:
@@ -217,6 +225,7 @@ def test_a_word_from_the_worker_gives_the_client_no_new_limit(yard: Yard, monkey
     clock.now += 2.0
     with pytest.raises(RequestTimeout):
         feed._wait()
+    assert clock.waits == [30_000, 1000, 0]
 
 
 def test_a_slow_client_does_not_make_the_worker_late(yard: Yard, monkeypatch) -> None:
@@ -237,6 +246,7 @@ def test_a_slow_client_does_not_make_the_worker_late(yard: Yard, monkeypatch) ->
     clock.now += 11.0
     with pytest.raises(TimeoutError):
         feed._wait()
+    assert clock.waits == [10_000, 10_000, 1000, 10_000, 0]
 
 
 def test_a_pipe_that_takes_half_a_piece(yard: Yard) -> None:
