@@ -34,10 +34,10 @@ class Upload:
 
 class Blobs:
     """A stand-in for Ollama's store of blobs. `answer_after`: bytes of body after which it answers unasked and closes, as Ollama does for
-    a blob that it has; `die_after`: or drops the connection; `stall_after`: or reads no more until `go_on` is set."""
+    a blob that it has; `die_after`: or drops the connection; `stall_after`: or reads no more until `go_on` is set. `keep`: connections."""
 
-    def __init__(self, answer_after: int | None = None, die_after: int | None = None, stall_after: int | None = None):
-        self.answer_after, self.die_after, self.stall_after = answer_after, die_after, stall_after
+    def __init__(self, answer_after: int | None = None, die_after: int | None = None, stall_after: int | None = None, keep: bool = True):
+        self.answer_after, self.die_after, self.stall_after, self.keep = answer_after, die_after, stall_after, keep
         self.go_on = threading.Event()
         self.uploads: list[Upload] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -92,8 +92,8 @@ class Blobs:
             return False
         finally:
             upload.closed = not upload.whole
-        sock.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")
-        return True
+        sock.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n%b\r\n" % (b"" if self.keep else b"Connection: close\r\n"))
+        return self.keep
 
     @staticmethod
     def _body(stream, headers: dict[str, str]) -> Iterator[bytes]:
@@ -331,11 +331,11 @@ def test_nobody_there() -> None:
 
 
 def test_a_worker_is_killed_in_the_middle() -> None:
-    with both() as (ollama, hermes, client):
+    with both(keep=False) as (ollama, hermes, client):
         workers = staffed(hermes)
         client.send_raw(head(64 * MB) + PIECE * 20)
         eventually(lambda: ollama.uploads[-1].size == 20 * len(PIECE), what="the first part")
-        busy = next(pid for pid in workers if pid not in idle_workers(workers))
+        busy, = {*workers} - {*idle_workers(workers)}
         began = time.monotonic()
         os.kill(busy, signal.SIGKILL)
         reply = client.reply()
