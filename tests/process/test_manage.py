@@ -28,7 +28,7 @@ def test_pull_copy_delete() -> None:
         assert delete(hermes.port, {"model": "new:1b"}).status == 200
         assert (show(hermes.port, "new:1b"), show(hermes.port, "newer")) == (404, 200)
         assert delete(hermes.port, {"name": "new:1b"}).json() == {"error": "model 'new:1b' not found"}
-        assert hermes.line("path=/api/copy model=new:1b") and hermes.line("path=/api/delete model=new:1b")
+        assert hermes.line("path=/api/copy client=127.0.0.1 model=new:1b") and hermes.line("path=/api/delete client=127.0.0.1 model=new:1b")
 
 
 def test_they_speak_ollamas_names() -> None:

@@ -20,8 +20,6 @@ from tests.harness import Client, Hermes, Reply
 RECORDINGS = Path(__file__).parent.parent / "recordings"
 MANAGE = "manage = true\n"
 
-# What Hermes does not serve yet, or not in Ollama's words. Each must fail; what passes has to leave the table.
-NOT_YET: dict[str, str] = {}
 OWN = {"err_path", "err_method", "slash", "err_json", "err_empty", "err_type", "err_no_model", "err_model", "err_model_chat", "err_model_openai", "err_model_messages"}
 UNKNOWN = "nothere"             # the one model in the recordings that Ollama does not have
 
@@ -139,18 +137,14 @@ def ask(hermes: Hermes, recording: Recording, **more: str) -> Reply:
         return reply
 
 
-def named(name: str) -> object:
-    return pytest.param(name, marks=pytest.mark.xfail(reason=NOT_YET[name], raises=AssertionError, strict=True)) if name in NOT_YET else name
-
-
 NAMES = sorted(path.stem for path in RECORDINGS.glob("*.json"))
 
 
 def test_the_tables_name_recordings() -> None:
-    assert len(NAMES) == 70 and set(NOT_YET) | OWN <= set(NAMES)
+    assert len(NAMES) == 70 and OWN <= set(NAMES)
 
 
-@pytest.mark.parametrize("name", [named(name) for name in NAMES])
+@pytest.mark.parametrize("name", NAMES)
 def test_the_client_gets_what_ollama_said(hermes: Hermes, replay: Replay, name: str) -> None:
     recording = load(name)
     replay.play(recording)
