@@ -7,7 +7,7 @@ How it looks on the wire is the dialect's affair (hermes.frontend); nobody maps 
 import math
 
 __all__ = [
-    "HermesError", "CallerError", "BadRequest", "Unauthorized", "Forbidden", "ClientForbidden", "NotFound", "ModelNotFound", "MethodNotAllowed",
+    "HermesError", "CallerError", "BadRequest", "Unauthorized", "Forbidden", "ClientForbidden", "CloudRefused", "NotFound", "ModelNotFound", "MethodNotAllowed",
     "RequestTimeout", "BodyTooLarge", "UriTooLong", "EncodedBody", "ExpectationFailed", "HeadTooLarge", "NotImplementedByHermes",
     "VersionNotSupported", "RateLimited", "QuotaExceeded", "LockedOut", "HermesBusy", "QueueFull", "QueueTimeout", "Draining", "PoolDown", "TooManyConnections",
     "UpstreamError", "UpstreamUnreachable", "UpstreamBroken", "UpstreamTimeout", "UpstreamFailed", "WorkerLost", "ClientGone",
@@ -62,6 +62,15 @@ class ClientForbidden(Forbidden):
 
     def __init__(self):
         super().__init__("this client may not do that")
+
+
+class CloudRefused(Forbidden):
+    """The model runs at ollama.com, and nobody has said that requests may go there."""
+
+    code = "cloud_refused"
+
+    def __init__(self, name: str):
+        super().__init__(f"model '{name}' runs at ollama.com; requests go there only with allow_cloud = true in [ollama]")
 
 
 class NotFound(CallerError):

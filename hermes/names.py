@@ -65,6 +65,12 @@ def matches(name: str, pattern: str) -> bool:
     return fnmatchcase(name, pattern)
 
 
+def is_cloud(key: str) -> bool:
+    """Does a canonical name ask for a model that runs at ollama.com (ollama-api.md §3.7)?"""
+    tag = key.rpartition(":")[2]
+    return tag == "cloud" or tag.endswith("-cloud")
+
+
 def _without_source(name: str) -> str:
     """Fold the source suffix away: "m:local" is m itself, "m:20b:cloud" is "m:20b-cloud"; "m:cloud" stays a tag.
 

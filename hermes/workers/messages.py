@@ -65,13 +65,29 @@ class Timeouts(NamedTuple):
         return Timeouts(self.connect, math.inf, math.inf, math.inf)
 
 
+class Rename(NamedTuple):
+    """In each record of the answer the member `key` says `new`, the client's spelling, where Ollama says `old`."""
+
+    key: str
+    old: str
+    new: str
+
+
+class Prelude(NamedTuple):
+    """A POST that goes to Ollama before the job's own request, and whose answer is dropped, whatever its status."""
+
+    path: str
+    body: str
+
+
 class Job(NamedTuple):
     """What is asked of a worker: one HTTP request to Ollama.
 
     `ending` names the record a stream must end with to have succeeded: "done" (native), "success" (pull), "[DONE]" (OpenAI), "message_stop"
     (Anthropic), "response.completed" (OpenAI's Responses), "" (whatever ends properly). `decode`: strip the chunked coding, because the parent
-    reads the body or its client is too old for it. The parent may give the `body` in pieces; the worker gets a view of what came. `follows`:
-    the body comes behind the job, in BODY frames, framed as `headers` say.
+    reads the body or its client is too old for it. `rename`: answer the client in his own spelling of the model's name. `prelude`: what
+    Ollama has to be told before. The parent may give the `body` in pieces; the worker gets a view of what came. `follows`: the body comes
+    behind the job, in BODY frames, framed as `headers` say.
     """
 
     url: str
@@ -82,6 +98,8 @@ class Job(NamedTuple):
     ending: str = ""
     decode: bool = False
     timeouts: Timeouts = Timeouts()
+    rename: Rename | None = None
+    prelude: Prelude | None = None
     follows: bool = False
 
 
@@ -128,8 +146,9 @@ def unpack_job(payload: bytes) -> Job:
     try:
         (size,) = _LENGTH.unpack_from(payload)
         start = _LENGTH.size + size
-        url, method, path, headers, ending, decode, timeouts, follows = json.loads(payload[_LENGTH.size:start])
-        return Job(url, method, path, _pairs(headers), memoryview(payload)[start:], ending, decode, Timeouts(*timeouts), follows)
+        url, method, path, headers, ending, decode, timeouts, rename, prelude, follows = json.loads(payload[_LENGTH.size:start])
+        return Job(url, method, path, _pairs(headers), memoryview(payload)[start:], ending, decode, Timeouts(*timeouts),
+                   rename and Rename(*rename), prelude and Prelude(*prelude), follows)
     except (ValueError, TypeError, RecursionError, struct.error) as error:
         raise ProtocolError(f"not a job: {error}") from None
 

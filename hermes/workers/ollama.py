@@ -13,13 +13,14 @@ from functools import lru_cache, partial
 from hermes.errors import UpstreamBroken, UpstreamError, UpstreamUnreachable
 from hermes.workers.connection import KeptConnectionHandler, broken, build_opener
 from hermes.workers.messages import Failure, Job, pack
-from hermes.workers.relay import Relay
+from hermes.workers.relay import Relay, RenamingRelay
 from hermes.workers.reply import Reply
 from hermes.workers.upload import Upload
 from hermes.workers.watch import Cancelled, Watch
 
 CONNECT_ATTEMPTS = 3        # with the pauses below a refused connection is reported within 200 ms
 CONNECT_PAUSE = 0.03        # seconds, doubled each time, with jitter down to its half
+JSON = (("Content-Type", "application/json"),)
 
 
 class Ollama:
@@ -36,10 +37,12 @@ class Ollama:
         """Answer `job` with frames, the last of which is END or FAILURE. Raises only what `send` raises, and ParentGone."""
         self._watch.begin(job.timeouts.total)
         try:
+            if job.prelude:
+                self._play(job)
             reply = self._ask(job)
             if 300 <= reply.status < 400:
                 raise UpstreamBroken(f"Ollama answered with a redirect ({reply.status})")
-            closing = Relay(job, reply, self._watch, self._send).run()
+            closing = (RenamingRelay if job.rename else Relay)(job, reply, self._watch, self._send).run()
             self._handler.keep(reply)
         except Cancelled:
             self._handler.drop()
@@ -51,6 +54,13 @@ class Ollama:
             self._handler.drop()
             closing = pack(Failure("UpstreamBroken", broken(error).text))
         self._send(closing)
+
+    def _play(self, job: Job) -> None:
+        """The prelude. If Ollama refuses it, it will refuse the job as well, and say so; without a connection the job has failed."""
+        prelude = Job(job.url, "POST", job.prelude.path, JSON, job.prelude.body.encode(), timeouts=job.timeouts)
+        reply = self._ask(prelude)
+        Relay(prelude, reply, self._watch, lambda _: None).run()
+        self._handler.keep(reply)
 
     def _ask(self, job: Job) -> Reply:
         """The head of the answer. Two things are tried again: a connection that could not be made, and one that had gone stale."""

@@ -17,8 +17,9 @@ RANKS = {"hermes": 0, "hermes.errors": 1, "hermes.names": 1, "hermes.config": 1,
          "hermes.archive": 7, "hermes.deploy": 7, "hermes.__main__": 8}
 STRANGERS = [("hermes.frontend.router", "hermes.dispatch.dispatcher"), ("hermes.frontend.router", "hermes.workers.supervisor"),
              ("hermes.dispatch.dispatcher", "hermes.workers.supervisor")]
-WORKER = {"hermes", "hermes.errors", "hermes.workers",
-          *("hermes.workers." + name for name in ("messages", "chunks", "endings", "watch", "reply", "upload", "connection", "ollama", "relay", "worker"))}
+WORKER = {"hermes", "hermes.errors", "hermes.names", "hermes.workers",
+          *("hermes.workers." + name for name in ("messages", "chunks", "endings", "watch", "reply", "upload", "connection", "ollama", "relay", "renaming",
+                                                  "worker"))}
 
 
 def module_name(path: Path) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from hermes.names import canonical, canonical_pattern, matches, same
+from hermes.names import canonical, canonical_pattern, is_cloud, matches, same
 
 PLAIN = "registry.ollama.ai/library/plain:latest"
 
@@ -102,12 +102,32 @@ def test_malformed(name: str) -> None:
         canonical(name)
 
 
-@pytest.mark.parametrize("name", ["x:local:cloud", "x:cloud:local", "x:cloud:cloud", "x:20b-cloud:cloud", "hf.co/u/x:local:cloud", "x:LOCAL:Cloud"])
-def test_two_sources(name: str) -> None:
-    """In Ollama's words (ollama-api.md §2.2), which repeat the name: it is a good one but for that."""
+@pytest.mark.parametrize("name", ["x:local:cloud", "x:cloud:local", "x:cloud:cloud", "x:20b-cloud:cloud", "hf.co/u/X:LOCAL:Cloud"])
+def test_two_sources_are_refused_with_ollamas_own_text(name: str) -> None:
     with pytest.raises(ValueError) as caught:
-        canonical(name)
+        canonical(f" {name} ")
     assert str(caught.value) == f'use either :local or :cloud, not both: "{name}"'
+
+
+@pytest.mark.parametrize(
+    ("name", "cloud"),
+    [
+        ("gpt-oss:cloud", True),
+        ("GPT-OSS:Cloud", True),
+        ("gpt-oss:20b-cloud", True),
+        ("gpt-oss:20b:cloud", True),
+        ("registry.ollama.ai/library/gpt-oss:cloud", True),
+        ("hf.co/user/repo:cloud", True),
+        ("gpt-oss", False),
+        ("gpt-oss:local", False),
+        ("gpt-oss:20bcloud", False),
+        ("cloud", False),
+        ("me/x-cloud", False),
+        ("cloud/cloud:cloudy", False),
+    ],
+)
+def test_is_cloud(name: str, cloud: bool) -> None:
+    assert is_cloud(canonical(name)) is cloud
 
 
 def test_same() -> None:

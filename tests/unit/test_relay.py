@@ -6,8 +6,8 @@ import pytest
 
 from hermes.errors import UpstreamError
 from hermes.workers.chunks import chunk
-from hermes.workers.messages import Failure, FrameReader, Head, Job, Kind, unpack
-from hermes.workers.relay import BURST, Relay, plain_size
+from hermes.workers.messages import End, Failure, FrameReader, Head, Job, Kind, Rename, unpack
+from hermes.workers.relay import BURST, HOLD_BODY, Relay, RenamingRelay, plain_size
 from hermes.workers.reply import Reply
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -125,3 +125,78 @@ def test_figures_stand_in_the_event_before_the_last(ending: str, events: list[by
 @pytest.mark.parametrize(("line", "size"), [(b"a", 10), (b"FF", 255), (b"0", -1), (b"00", -1), (b"", -1), (b"1_0", -1), (b"+1", -1), (b"1;x", -1), (b" 1", -1)])
 def test_plain_size(line: bytes, size: int) -> None:
     assert plain_size(line) == size
+
+
+# -- the client's own spelling -------------------------------------------------------------------------------------
+
+NAMED = [b'{"model":"m:1b","response":"%d","done":false}\n' % number for number in range(6)]
+NAMED_LAST = b'{"model":"m:1b","response":"","done":true,"prompt_eval_count":3,"eval_count":6}\n'
+SPELT = b"".join([*NAMED, NAMED_LAST]).replace(b"m:1b", b"My-Model")
+PLAIN = b"HTTP/1.1 %d OK\r\nContent-Type: application/json\r\n"
+
+
+def spelt(head: bytes, reads: list[bytes], method: str = "POST", waited: float = 1.0) -> tuple[Head, bytes, object, int]:
+    """The head, the body, what is said of it, and in how many frames."""
+    scripted, sent = Scripted([head, *reads], waited), []
+    reply = Reply(scripted, method)
+    reply.begin()
+    job = Job("http://x", method, "/api/generate", ending="done", rename=Rename("model", "m:1b", "My-Model"))
+    closing = RenamingRelay(job, reply, scripted, sent.append).run()
+    frames = FrameReader().feed(b"".join([*sent, closing]))
+    return unpack(*frames[0]), b"".join(data for kind, data in frames if kind == Kind.DATA), unpack(*frames[-1]), len(frames)
+
+
+@pytest.mark.parametrize("waited", [1.0, 0.0])
+def test_a_stream_in_the_clients_spelling(waited: float) -> None:
+    head, data, end, frames = spelt(HEAD, [*map(chunk, NAMED), chunk(NAMED_LAST), b"0\r\n\r\n"], waited=waited)
+    assert (head.status, head.framing) == (200, "plain")
+    assert data == SPELT and end.output_tokens == 6
+    assert frames == len(NAMED) + 3, "a token travels alone here too"
+
+
+@pytest.mark.parametrize("size", [1, 7, 40, 61, 100_000])
+def test_a_stream_in_the_clients_spelling_however_it_is_cut(size: int) -> None:
+    """Chunks that end anywhere (ollama-api.md §3.7), and reads that end anywhere."""
+    body = b"".join([*NAMED, NAMED_LAST])
+    coded = b"".join(chunk(body[at:at + 33]) for at in range(0, len(body), 33)) + b"0\r\n\r\n"
+    _, data, end, _ = spelt(HEAD, [coded[at:at + size] for at in range(0, len(coded), size)])
+    assert data == SPELT and end.output_tokens == 6
+    with pytest.raises(EOFError):
+        spelt(HEAD, [coded[:-5]])
+    assert isinstance(spelt(HEAD, [chunk(NAMED[0]), b"0\r\n\r\n"])[2], Failure)
+
+
+@pytest.mark.parametrize("cuts", [[], [5], [20, 21], [1, 2, 3]])
+def test_a_small_answer_keeps_a_length(cuts: list[int]) -> None:
+    bounds = [0, *cuts, len(NAMED_LAST)]
+    reads = [NAMED_LAST[a:b] for a, b in zip(bounds, bounds[1:])]
+    told = NAMED_LAST.replace(b"m:1b", b"My-Model")
+    for framing, body in ((b"Content-Length: %d\r\n\r\n" % len(NAMED_LAST), reads), (b"Transfer-Encoding: chunked\r\n\r\n", [*map(chunk, reads), b"0\r\n\r\n"]),
+                          (b"\r\n", reads)):
+        head, data, end, _ = spelt(PLAIN % 200 + framing, body)
+        assert (head.framing, head.length, data, end) == ("length", len(told), told, End(3, 6)), framing
+
+
+@pytest.mark.parametrize("name_at", ["front", "back"])
+def test_a_large_answer_has_no_length(name_at: str) -> None:
+    vectors = b'"embeddings":[[' + b"0.12345678," * (HOLD_BODY // 10) + b"1]]"
+    body = b"{%b,%b}" % ((b'"model":"m:1b"', vectors) if name_at == "front" else (vectors, b'"model":"m:1b"'))
+    reads = [body[at:at + 65536] for at in range(0, len(body), 65536)]
+    head, data, end, _ = spelt(PLAIN % 200 + b"Content-Length: %d\r\n\r\n" % len(body), reads)
+    assert (head.framing, head.length, end) == ("plain", 0, End())
+    assert data == body.replace(b"m:1b", b"My-Model")
+
+
+def test_an_error_in_the_clients_spelling() -> None:
+    body = b'{"error":"model \'m:1b\' not found"}'
+    head, data, end, _ = spelt(PLAIN % 404 + b"Content-Length: %d\r\n\r\n" % len(body), [body])
+    assert (head.status, head.length, data, end) == (404, len(data), body.replace(b"m:1b", b"My-Model"), End())
+    kept = b'{"model":"m:1b","response":"a \'m:1b\'"}'
+    assert spelt(PLAIN % 200 + b"Content-Length: %d\r\n\r\n" % len(kept), [kept])[1] == kept.replace(b'"m:1b"', b'"My-Model"'), "an answer is no error"
+
+
+def test_an_answer_without_a_body_keeps_its_length() -> None:
+    head, data, end, _ = spelt(PLAIN % 200 + b"Content-Length: 77\r\n\r\n", [], "HEAD")
+    assert (head.framing, head.length, data, end) == ("length", 77, b"", End())
+    head, data, _, _ = spelt(PLAIN % 200 + b"Content-Length: 0\r\n\r\n", [])
+    assert (head.framing, data) == ("plain", b"")
