@@ -170,6 +170,7 @@ class Application:
             return
         old, self.config = self.config, new
         self.dispatcher.upstream = _upstream(new)
+        self.dispatcher.derivatives.forget()
         self.server.house.limits = Limits(new.server)
         self.gate.apply(new)
         self.registry.apply(new)
@@ -219,7 +220,8 @@ class Application:
 
 def _upstream(settings: Config) -> Upstream:
     ollama = settings.ollama
-    return Upstream(ollama.url, Timeouts(ollama.connect_timeout, ollama.first_byte_timeout, ollama.idle_timeout, ollama.total_timeout))
+    timeouts = Timeouts(ollama.connect_timeout, ollama.first_byte_timeout, ollama.idle_timeout, ollama.total_timeout)
+    return Upstream(ollama.url, timeouts, ollama.allow_cloud)
 
 
 def _open_keeper(folder: str):

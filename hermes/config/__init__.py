@@ -75,6 +75,7 @@ class OllamaSettings:
     first_byte_timeout: float
     idle_timeout: float
     total_timeout: float
+    allow_cloud: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +86,8 @@ class DefaultSettings:
     max_queue: int
     queue_timeout: float
     dismiss_after: float
+    num_ctx: int  # tokens; 0 leaves it to Ollama
+    keep_alive: str | int | float  # as Ollama takes it; "" leaves it to Ollama
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +100,8 @@ class ModelSettings:
     max_queue: int
     queue_timeout: float  # seconds
     memory_cost: str | int | None  # "low", "medium", "high", bytes, or not said
+    num_ctx: int = 0  # as in [defaults]
+    keep_alive: str | int | float = ""  # as in [defaults]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +185,7 @@ def _models(reading: Reading, defaults: DefaultSettings) -> Iterator[ModelSettin
     for name, values in reading.models():
         values.setdefault("model", name)
         values.setdefault("memory_cost", None)
-        for key in ("max_concurrency", "max_queue", "queue_timeout"):
+        for key in ("max_concurrency", "max_queue", "queue_timeout", "num_ctx", "keep_alive"):
             values.setdefault(key, getattr(defaults, key))
         model = ModelSettings(name=name, **values)
         for other in seen:

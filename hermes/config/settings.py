@@ -15,15 +15,18 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeGuard
 
+from hermes.config import keepalive
 from hermes.config.addresses import base_url, host_name, listen_address
 from hermes.names import canonical, canonical_pattern
 
 SHORTEST = 0.001  # seconds
 LONGEST = 168 * 3600.0  # seconds. Not for ever: poll() counts milliseconds in a C int, which is full after 24 days
 TIB = 2**40  # bytes
+OLLAMAS = "ollama"  # as a value: what Ollama itself would take
 
 SECTIONS = ("server", "ollama", "defaults", "log", "models", "clients")
 NAMED = ("models", "clients")  # their tables have names of the user's own
+CONTEXTS = (4, 2**24)  # tokens; Ollama takes no less, and no model has been trained for as many
 LEVELS = ("debug", "info", "warning", "error")
 COSTS = ("low", "medium", "high")
 CLASSES = ("interactive", "normal", "background")  # the best first
@@ -48,7 +51,7 @@ class Setting:
     section: str
     key: str
     # "address", "hosts", "origins", "url", "duration", "duration or off", "size", "count", "number", "bool", "level", "name", "names", "cost",
-    # "class", "file", "folder" or "key", which is the SHA-256 of one
+    # "context", "keep_alive", "class", "file", "folder" or "key", which is the SHA-256 of one
     kind: str
     default: str
     doc: str  # one line; it opens the key's comment in hermes.toml and fills its row in the README
@@ -92,10 +95,13 @@ SETTINGS: tuple[Setting, ...] = (
     _limit("first_byte_timeout", "10m", "How long Ollama may take to begin an answer; a load is part of it."),
     _limit("idle_timeout", "2m", "How long an answer that has begun may fall silent."),
     _limit("total_timeout", "1h", "How long one call to Ollama may take altogether."),
+    Setting("ollama", "allow_cloud", "bool", "false", "Whether requests may go on to models at ollama.com."),
     Setting("defaults", "max_concurrency", "count", "1", "Calls at Ollama at once, for each model.", 1, 256),
     Setting("defaults", "max_queue", "count", "64", "Requests that may wait, for each model.", 0, 100_000),
     _time("defaults", "queue_timeout", "60s", "How long a request may wait for its turn."),
     _time("defaults", "dismiss_after", "5m", "After how long the idle workers of an unlisted model leave."),
+    Setting("defaults", "num_ctx", "context", '"ollama"', "Tokens of context a model is loaded with, on every route.", *CONTEXTS),
+    Setting("defaults", "keep_alive", "keep_alive", '"ollama"', "How long an idle model stays loaded, on every route."),
     Setting("log", "level", "level", '"info"', "The least serious event that is logged."),
     Setting("models", "model", "name", "", "Ollama's name for the model; left out, the table's own name."),
     Setting("models", "max_concurrency", "count", "", "Calls at Ollama at once; else as in [defaults].", 1, 256),
@@ -104,6 +110,8 @@ SETTINGS: tuple[Setting, ...] = (
         "models", "queue_timeout", "duration", "", "How long one may wait; else as in [defaults].", SHORTEST, LONGEST
     ),
     Setting("models", "memory_cost", "cost", "", "The memory it needs: low, medium, high or a size.", 1, 1024 * TIB),
+    Setting("models", "num_ctx", "context", "", "Tokens of context it is loaded with; else as in [defaults].", *CONTEXTS),
+    Setting("models", "keep_alive", "keep_alive", "", "How long it stays loaded when idle; else as in [defaults]."),
     Setting("clients", "key_sha256", "key", "", "The SHA-256 of the client's key, 64 hex digits."),
     Setting("clients", "weight", "number", "1", "The client's share beside the others' in its class.", 0.001, 1000),
     Setting("clients", "max_class", "class", '"interactive"', "The best class the client may ask for."),
@@ -120,7 +128,7 @@ def read(setting: Setting, value: object) -> object:
     """The value Hermes uses for what the file holds. Raises ValueError: what is wanted instead.
 
     Seconds as float ("off" is math.inf), bytes and counts as int, an address as (host, port), lists as tuples, of names canonical
-    patterns, all else as text.
+    patterns, keep_alive as it is given, all else as text. "ollama" is 0 for num_ctx and "" for keep_alive.
     """
     match setting.kind:
         case "hosts":
@@ -139,6 +147,10 @@ def read(setting: Setting, value: object) -> object:
             return _size(setting, value)
         case "count":
             return _count(setting, value)
+        case "context":
+            return 0 if value == OLLAMAS else _context(setting, value)
+        case "keep_alive":
+            return "" if value == OLLAMAS else keepalive.read(value)
         case "cost":
             return value if value in COSTS and isinstance(value, str) else _size(setting, value)
     return _text(setting, value)
@@ -151,9 +163,9 @@ def from_text(setting: Setting, text: str) -> object:
         return text.lower() == "true"
     if setting.kind in ("hosts", "origins"):
         return [item for part in text.strip("\"'").split(",") if (item := part.strip())]
-    if setting.kind in ("count", "size") and re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+    if setting.kind in ("count", "size", "context") and re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         return int(text)
-    if setting.kind in ("duration", "duration or off") and re.fullmatch(rf"[+-]?{_NUMBER}", text):
+    if setting.kind in ("duration", "duration or off", "keep_alive") and re.fullmatch(rf"[+-]?{_NUMBER}", text):
         return float(text)
     return text
 
@@ -212,6 +224,13 @@ def _bool(value: object) -> bool:
     if not isinstance(value, bool):
         raise ValueError("wanted is true or false")
     return value
+
+
+def _context(setting: Setting, value: object) -> int:
+    try:
+        return _count(setting, value)
+    except ValueError as error:
+        raise ValueError(f'{error}, or "{OLLAMAS}"') from None
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

@@ -42,11 +42,11 @@ class Pulls:
         self._running: dict[str, Pull] = {}
 
     def join(self, name: str, client) -> "Subscription":
-        """Take part in the pull of `name`, starting it if nobody has. Raises ValueError on a malformed name.
+        """Take part in the pull of `name`, starting it if nobody has. Raises BadRequest on a malformed name, CloudRefused.
 
         A name from the configuration stands for the model behind it, as everywhere else.
         """
-        place = self._dispatcher.registry.find(canonical(name))
+        place = self._dispatcher.known(name)
         name = place.model if place else name
         key = canonical(name)
         bell = Bell()
@@ -82,6 +82,7 @@ class Pulls:
         error = None
         try:
             self._download(pull)
+            self._dispatcher.derivatives.forget()
             self._load(pull)
         except HermesError as failure:
             error = failure
@@ -112,7 +113,7 @@ class Pulls:
     def _load(self, pull: Pull) -> None:
         self._tell(pull, b'{"status":"loading model"}')
         place = self._dispatcher.place(pull.name, pull.client)
-        body = json.dumps({"model": place.model}).encode()
+        body = json.dumps(place.loading()).encode()
         status, answer = self._dispatcher.ask("POST", "/api/generate", pull.client, body, place)
         if status != 200:
             raise UpstreamFailed(_error_text(answer))

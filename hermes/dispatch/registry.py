@@ -7,12 +7,12 @@ it after `dismiss_after` seconds without a call. A name that Ollama does not hav
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from hermes.config import Config, DefaultSettings
+from hermes.config import Config, DefaultSettings, ModelSettings
 from hermes.dispatch.pool import Pool, PoolSnapshot
 from hermes.errors import HermesError
-from hermes.names import canonical
+from hermes.names import canonical, is_cloud
 
 CONTROL_WORKERS = 2         # for calls without a model; they are short
 CONTROL_QUEUE = 256
@@ -23,11 +23,29 @@ PULL_QUEUE = 16
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a job is done: the pool, the name Ollama knows the model by, and how many seconds a call waits for its turn."""
+    """Where a job is done: the pool, the name Ollama knows the model by, how many seconds a call waits for its turn, and how Ollama is to
+    load the model. `remote`: its name does not show it, but it runs at ollama.com."""
 
     pool: Pool
     model: str
     patience: float
+    num_ctx: int = 0                        # tokens; 0 leaves it to Ollama and the client
+    keep_alive: str | int | float = ""      # as Ollama takes it; "" leaves it to Ollama and the client
+    remote: bool = False
+
+    @property
+    def cloud(self) -> bool:
+        """Does it run at ollama.com? Then there is nothing to load."""
+        return self.remote or bool(self.model) and is_cloud(canonical(self.model))
+
+    def loading(self) -> dict[str, object]:
+        """The native request that only loads the model."""
+        order: dict[str, object] = {"model": self.model}
+        if self.num_ctx:
+            order["options"] = {"num_ctx": self.num_ctx}
+        if self.keep_alive != "":
+            order["keep_alive"] = self.keep_alive
+        return order
 
 
 class Registry:
@@ -67,20 +85,22 @@ class Registry:
         if old is None or old.pool.on_demand or old.model != model.model:
             if old is not None:
                 old.pool.resize(0, old.pool.snapshot().queue_limit)
-            return self._place(model.name, model.model, model.max_concurrency, model.max_queue, model.queue_timeout)
+            place = self._place(model.name, model.model, model.max_concurrency, model.max_queue, model.queue_timeout)
+            return _loaded_as(place, model)
         old.pool.resize(model.max_concurrency, model.max_queue)
-        return Place(old.pool, model.model, model.queue_timeout)
+        return _loaded_as(Place(old.pool, model.model, model.queue_timeout), model)
 
     def _renew(self, place: Place, defaults: DefaultSettings) -> Place:
         place.pool.resize(defaults.max_concurrency, defaults.max_queue)
-        return Place(place.pool, place.model, defaults.queue_timeout)
+        return _loaded_as(replace(place, patience=defaults.queue_timeout), defaults)
 
-    def adopt(self, name: str) -> Place:
-        """A pool for a model that Ollama has and nobody listed."""
+    def adopt(self, name: str, remote: bool = False) -> Place:
+        """A pool for a model that Ollama has and nobody listed. `remote` as in Place."""
         key, defaults = canonical(name), self._defaults
         with self._lock:
             if key not in self._places:
                 place = self._place(name, name, defaults.max_concurrency, defaults.max_queue, defaults.queue_timeout)
+                place = _loaded_as(replace(place, remote=remote), defaults)
                 place.pool.on_demand = True
                 self._places = {**self._places, key: place}
             return self._places[key]
@@ -137,3 +157,8 @@ class Registry:
             pool.refuse(self._refusal)
         self._supervise(pool)
         return Place(pool, model, patience)
+
+
+def _loaded_as(place: Place, settings: ModelSettings | DefaultSettings) -> Place:
+    """A place with the load settings, unless there is nothing to load."""
+    return place if place.cloud else replace(place, num_ctx=settings.num_ctx, keep_alive=settings.keep_alive)

@@ -3,12 +3,14 @@
 from typing import NamedTuple
 
 from hermes.dispatch.dispatcher import Dispatcher
+from hermes.dispatch.registry import Place
 from hermes.errors import BadRequest, HermesError, ModelNotFound, NotFound
+from hermes.frontend import loading
 from hermes.frontend.exchange import JSON, NDJSON, Call, Dialect, Streamed, error_event, error_line
-from hermes.frontend.jsonbody import Member, Members, read_members, replace
+from hermes.frontend.jsonbody import Member, Members, read_members, replace, replacing, splice
 from hermes.frontend.relay import Errand, find_place, make_job, permit, relay
 from hermes.frontend.router import Route
-from hermes.workers.messages import Bytes
+from hermes.workers.messages import Bytes, Job, Rename
 
 
 DIALECT = Dialect("native", error_line, error_event)
@@ -48,7 +50,7 @@ GENERATING = {"/api/generate": Rules("GenerateRequest", NotFound, "done", NDJSON
               "/api/embed": Rules("EmbedRequest", NotFound, "done"), "/api/embeddings": Rules("EmbeddingRequest", BadRequest, "done")}
 EMBEDDING = ("/api/embed", "/api/embeddings", "/v1/embeddings")
 READING = (("GET", "/api/tags"), ("HEAD", "/api/tags"), ("GET", "/api/ps"), ("GET", "/api/version"), ("HEAD", "/api/version"),
-           ("GET", "/"), ("HEAD", "/"), ("POST", "/api/show"), ("GET", "/api/status"), ("POST", "/api/me"))
+           ("GET", "/"), ("HEAD", "/"), ("GET", "/api/status"), ("POST", "/api/me"))
 
 
 def model_member(members: Members, rules: Rules) -> Member:
@@ -69,6 +71,7 @@ class Native:
 
     def routes(self) -> list[Route]:
         return ([Route("POST", path, DIALECT, self.generate) for path in GENERATING]
+                + [Route("POST", "/api/show", DIALECT, self.show)]
                 + [Route(method, path, DIALECT, self.read) for method, path in READING])
 
     def generate(self, call: Call) -> Streamed:
@@ -76,19 +79,40 @@ class Native:
 
     def read(self, call: Call) -> Streamed:
         """Calls that need no running model never wait behind generation: they have workers of their own."""
-        if call.request.path == "/api/show" and not call.principal.may_use(()):
-            members = read_members(call.body)
-            for key in ("model", "name"):       # Ollama takes either
-                if key in members and members[key].kind == "string":
-                    permit(self._dispatcher, call, members[key].value)
-        job = make_job(self._dispatcher, call, call.body, "")
+        return self._control(call, make_job(self._dispatcher, call, call.body, ""))
+
+    def show(self, call: Call) -> Streamed:
+        """A name of the configuration's own is shown as the model behind it, and no other is touched: cloud models are shown as well."""
+        body, rename, named = call.body, None, named_members(call)
+        for member in named:
+            permit(self._dispatcher, call, member.value)
+        if named:
+            call.model = named[0].value
+            if (model := self._dispatcher.alias_of(call.model)) is not None:
+                body, rename = replace(body, named[0], model), Rename("model", model, call.model)
+        return self._control(call, make_job(self._dispatcher, call, body, "")._replace(rename=rename))
+
+    def _control(self, call: Call, job: Job) -> Streamed:
         return relay(self._dispatcher, call, Errand(self._dispatcher.registry.control, job, DIALECT))
+
+
+def named_members(call: Call) -> list[Member]:
+    """The members that can say which model to show, the one that does first: `model`, or `name` where that is empty (ollama-api.md §0.13).
+
+    None of them, if the body cannot be read: Ollama will say why. Raises BadRequest if the client may not use every model.
+    """
+    try:
+        members = read_members(call.body)
+    except BadRequest:
+        if call.principal.may_use(()):
+            return []
+        raise
+    return [members[key] for key in ("model", "name") if key in members and members[key].kind == "string" and not members[key].empty]
 
 
 def infer(dispatcher: Dispatcher, call: Call, rules: Rules, dialect: Dialect) -> Streamed:
     """Send a call that names its model in the body to that model's pool."""
-    body = call.body
-    members = rules.members(body)
+    members = rules.members(call.body)
     member = model_member(members, rules)
     call.model = member.value
     try:
@@ -97,7 +121,32 @@ def infer(dispatcher: Dispatcher, call: Call, rules: Rules, dialect: Dialect) ->
         if call.request.path in EMBEDDING:
             raise ModelNotFound(f'model "{call.model}" not found, try pulling it first') from None
         raise
-    if dispatcher.renamed(call.model, place):
-        body = replace(body, member, place.model)           # pieces now, of which the large ones are the client's own bytes
+    native = dialect is DIALECT
+    name, edits = spoken_name(dispatcher, call, place, native=native), loading.edits(members, place) if native else []
+    if name != call.model:
+        edits.append(replacing(member, name))
+    body = splice(call.body, edits) if edits else call.body     # pieces, of which the large ones are the client's own bytes
+    job = spoken_as(make_job(dispatcher, call, body, rules.ending), call, name)
+    if not native:
+        job = job._replace(prelude=loading.prelude(place, name, call.request.path))
     kind = rules.kind(members["stream"].value if "stream" in members else None)
-    return relay(dispatcher, call, Errand(place, make_job(dispatcher, call, body, rules.ending), dialect, kind))
+    return send(dispatcher, call, Errand(place, job, dialect, kind))
+
+
+def spoken_name(dispatcher: Dispatcher, call: Call, place: Place, *, native: bool) -> str:
+    """What the call's model is called towards Ollama. Raises what Derivatives.of does."""
+    if place.num_ctx and not native:
+        return dispatcher.derivatives.of(place, call.client)
+    return dispatcher.name_of(place, call.model)
+
+
+def spoken_as(job: Job, call: Call, name: str) -> Job:
+    """A job about `name` whose answer has the client's own name in its place."""
+    return job if name == call.model else job._replace(rename=Rename("model", name, call.model))
+
+
+def send(dispatcher: Dispatcher, call: Call, errand: Errand) -> Streamed:
+    answer = relay(dispatcher, call, errand)
+    if answer.status == 404:
+        dispatcher.derivatives.forget(errand.place.pool)        # somebody has deleted the second name
+    return answer

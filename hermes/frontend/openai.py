@@ -8,14 +8,17 @@ openai-python and openai-js raise from a truthy `error` whatever the event is ca
 
 import json
 from functools import partial
+from urllib.parse import quote
 
 from hermes.dispatch.dispatcher import Dispatcher
-from hermes.errors import BadRequest, CallerError, HermesError, NotFound
-from hermes.frontend import multipart
-from hermes.frontend.exchange import SSE, Call, Dialect, Streamed
-from hermes.frontend.native import Rules, infer
+from hermes.errors import BadRequest, CallerError, HermesError, ModelNotFound, NotFound
+from hermes.frontend import loading, multipart
+from hermes.frontend.exchange import SSE, Call, Dialect, Response, Streamed
+from hermes.frontend.native import Rules, infer, send, spoken_as, spoken_name
 from hermes.frontend.relay import Errand, find_place, make_job, permit, relay
 from hermes.frontend.router import Route
+from hermes.names import same
+from hermes.workers.messages import Job, Rename
 
 _TYPES = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 
@@ -63,7 +66,7 @@ class OpenAI:
     def routes(self) -> list[Route]:
         return ([Route("POST", path, dialect, self.generate) for path, (dialect, _) in GENERATING.items()]
                 + [Route("POST", "/v1/audio/transcriptions", DIALECT, self.transcribe),
-                   Route("GET", "/v1/models", DIALECT, self.read), Route("GET", "/v1/models/{model}", DIALECT, self.read)])
+                   Route("GET", "/v1/models", DIALECT, self.read), Route("GET", "/v1/models/{model}", DIALECT, self.retrieve)])
 
     def generate(self, call: Call) -> Streamed:
         dialect, rules = GENERATING[call.request.path]
@@ -77,12 +80,38 @@ class OpenAI:
             raise BadRequest("model is required")
         call.model = field.value
         place = find_place(self._dispatcher, call)
-        if self._dispatcher.renamed(call.model, place):
-            body = multipart.replace(body, field, place.model)
-        return relay(self._dispatcher, call, Errand(place, make_job(self._dispatcher, call, body, ""), DIALECT))
+        name = spoken_name(self._dispatcher, call, place, native=False)
+        if name != call.model:
+            body = multipart.replace(body, field, name)
+        job = spoken_as(make_job(self._dispatcher, call, body, ""), call, name)
+        job = job._replace(prelude=loading.prelude(place, name, call.request.path))
+        return send(self._dispatcher, call, Errand(place, job, DIALECT))
 
     def read(self, call: Call) -> Streamed:
-        if call.model:
-            permit(self._dispatcher, call, call.model)
+        return self._control(call, make_job(self._dispatcher, call, b"", ""))
+
+    def retrieve(self, call: Call) -> Streamed | Response:
+        """A name of the configuration's own is answered as the model behind it, under the name that was asked for."""
+        permit(self._dispatcher, call, call.model)
+        model = self._dispatcher.alias_of(call.model)
+        if "/" in (model or call.model):
+            return self._listed(call, model or call.model)
         job = make_job(self._dispatcher, call, b"", "")
+        if model is not None:
+            job = job._replace(path="/v1/models/" + quote(model, safe=":"), rename=Rename("id", model, call.model))
+        return self._control(call, job)
+
+    def _control(self, call: Call, job: Job) -> Streamed:
         return relay(self._dispatcher, call, Errand(self._dispatcher.registry.control, job, DIALECT))
+
+    def _listed(self, call: Call, name: str) -> Response:
+        """A name with a slash has no path at Ollama (ollama-api.md §1.1), but it is in the list."""
+        status, body = self._dispatcher.ask("GET", "/v1/models", call.client)
+        try:
+            models = json.loads(body)["data"] or () if status == 200 else ()
+            found = next((model for model in models if same(model["id"], name)), None)
+        except (ValueError, KeyError, TypeError):
+            found = None
+        if found is None:
+            raise ModelNotFound(f"model '{call.model}' not found")
+        return Response(200, json.dumps({**found, "id": call.model}, separators=(",", ":")).encode())

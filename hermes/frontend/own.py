@@ -16,13 +16,14 @@ from hermes.dispatch.dispatcher import Dispatcher
 from hermes.dispatch.lease import Lease
 from hermes.dispatch.pending import Pending
 from hermes.errors import BadRequest, HermesError, UpstreamBroken, UpstreamFailed
+from hermes.frontend import loading
 from hermes.frontend.exchange import JSON, NDJSON, SSE, Call, Dialect, Response, Streamed, error_event, error_line
 from hermes.frontend.heartbeat import Beats, Late
 from hermes.frontend.jsonbody import Edit, Member, Members, Pieces, read_members, splice
 from hermes.frontend.jsonscan import Scanner, Span
 from hermes.frontend.relay import find_place, refusal
 from hermes.frontend.router import Route
-from hermes.workers.messages import Bytes
+from hermes.workers.messages import Bytes, Rename
 
 _KINDS = {"prompt": (str, "a string"), "messages": (list, "an array"), "system": (str, "a string"), "images": (list, "an array"),
           "tools": (list, "an array"), "format": ((str, dict), "a string or an object"), "think": ((bool, str), "a boolean or a string"),
@@ -45,9 +46,11 @@ class Own:
     def generate(self, call: Call) -> Response | Streamed:
         asked = read_request(call.body)
         place = find_place(self._dispatcher, call)
-        path, body = to_native(asked, place.model if self._dispatcher.renamed(call.model, place) else call.model)
-        job = self._dispatcher.job("POST", path, body=body, ending="done", decode=True,
-                                   headers=(("Content-Type", "application/json"),))
+        loading.add(asked, place)
+        name = self._dispatcher.name_of(place, call.model)
+        path, body = to_native(asked, name)
+        job = self._dispatcher.job("POST", path, body=body, ending="done", decode=True, headers=(("Content-Type", "application/json"),),
+                                   rename=Rename("model", name, call.model) if name != call.model else None)       # for Ollama's errors
         stream = "stream" in asked and asked["stream"].value
         pending = self._dispatcher.admit(place, job, call.client, call.leases)
         lease = pending.wait(call.arrived + (call.heartbeat if stream else call.heartbeat_plain))
@@ -123,7 +126,8 @@ def to_native(asked: Members, model: str) -> tuple[str, Pieces]:
 
 
 def _text(asked: Members, key: str) -> memoryview:
-    return memoryview(asked.body)[asked[key].start:asked[key].end]
+    member = asked[key]
+    return memoryview(member.body)[member.start:member.end]
 
 
 def _messages(asked: Members) -> Pieces:

@@ -25,10 +25,7 @@ class PullEndpoint:
             raise ClientForbidden
         permit(self._dispatcher, call, call.model)
         stream = _wants_stream(call.body)
-        try:
-            progress = self._pulls.join(call.model, call.client)
-        except ValueError:
-            raise BadRequest("invalid model name") from None
+        progress = self._pulls.join(call.model, call.client)
         try:
             first = progress.events()
             while stream and sum(map(bool, first)) < 2 and (more := progress.events()):

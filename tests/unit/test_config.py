@@ -51,6 +51,7 @@ def test_built_in_settings() -> None:
     assert (ollama.first_byte_timeout, ollama.idle_timeout, ollama.total_timeout) == (600.0, 120.0, 3600.0)
     assert (defaults.max_concurrency, defaults.max_queue) == (1, 64)
     assert (defaults.queue_timeout, defaults.dismiss_after) == (60.0, 300.0)
+    assert (ollama.allow_cloud, defaults.num_ctx, defaults.keep_alive) == (False, 0, "")
     assert (built_in.log.level, built_in.models, built_in.clients, built_in.path) == ("info", (), (), None)
     assert (server.open, server.manage, server.clients_file) == (False, False, "")
 
@@ -345,6 +346,59 @@ def test_memory_cost(literal: str, cost: str | int) -> None:
 @pytest.mark.parametrize("literal", ['"huge"', '"High"', "0", "true", "1.5", "[]"])
 def test_wrong_memory_cost(literal: str) -> None:
     assert "wanted is low, medium, high or a size" in problem(f"[models.m]\nmemory_cost = {literal}")
+
+
+@pytest.mark.parametrize(("literal", "size"), [("4", 4), ("8192", 8192), ("16777216", 16777216), ('"ollama"', 0)])
+def test_num_ctx(literal: str, size: int) -> None:
+    assert value("defaults", "num_ctx", literal) == size
+    assert loads(f"[defaults]\nnum_ctx = 2048\n[models.m]\nnum_ctx = {literal}").models[0].num_ctx == size
+
+
+@pytest.mark.parametrize("literal", ["3", "0", "-1", "16777217", "8192.0", "true", '"8192"', '"Ollama"', '""', "[]", "nan"])
+def test_wrong_num_ctx(literal: str) -> None:
+    message = problem(f"[models.m]\nnum_ctx = {literal}")
+    assert message.startswith("hermes.toml:2: 'num_ctx' in [models.m] is ")
+    assert message.endswith('wanted is a whole number, 4 to 16777216, or "ollama"')
+
+
+@pytest.mark.parametrize(
+    ("literal", "kept"),
+    [(f'"{text}"', text) for text in ("5m", "1h30m", "1.5h", ".5h", "5.m", "1s", "1000ms", "1500000us", "-1s", "-1m", "+5m", "2000000000ns")]
+    + [('"1000000µs"', "1000000µs"), ('"1000000μs"', "1000000μs"), ('"2562047h"', "2562047h")]
+    + [("300", 300), ("1", 1), ("1.5", 1.5), ("-1", -1), ("-0.5", -0.5), ("9e9", 9e9), ('"ollama"', "")],
+)
+def test_keep_alive(literal: str, kept: str | float) -> None:
+    got = value("defaults", "keep_alive", literal)
+    assert got == kept and type(got) is type(kept)
+    assert loads(f'[defaults]\nkeep_alive = "2m"\n[models.m]\nkeep_alive = {literal}').models[0].keep_alive == kept
+
+
+@pytest.mark.parametrize(
+    ("literal", "wanted"),
+    [(f'"{text}"', 'it has no unit, so Ollama would refuse it; wanted is "%ss" or a number' % text) for text in ("5", "-1", "+3", "0.5")]
+    + [(f'"{text}"', "wanted is a time such as") for text in ("", " 5m", "5 m", "5M", "1d", "m", ".s", "--1s", "5m\\n", "1e3s", "٣s", "2562048h", "for ever")]
+    + [(literal, "wanted is a time such as") for literal in ("true", "nan", "inf", "-inf", "1e10", "-1e10", "[]", "{}", "2024-01-01")]
+    + [(literal, "shorter than 1s") for literal in ("0", "0.9", '"0"', '"0s"', '"-0"', '"999ms"', '"0h0m"')],
+)
+def test_wrong_keep_alive(literal: str, wanted: str) -> None:
+    message = problem(f"[models.m]\nkeep_alive = {literal}")
+    assert message.startswith("hermes.toml:2: 'keep_alive' in [models.m] is ") and wanted in message
+
+
+def test_num_ctx_and_keep_alive_of_the_environment() -> None:
+    def defaults(**environ: str) -> tuple[object, object]:
+        found = loads("", environ={f"HERMES_DEFAULTS_{key.upper()}": text for key, text in environ.items()}).defaults
+        return found.num_ctx, found.keep_alive
+
+    assert defaults(num_ctx="8192", keep_alive="-1") == (8192, -1)
+    assert defaults(num_ctx="ollama", keep_alive="10m") == (0, "10m")
+
+
+def test_allow_cloud() -> None:
+    assert value("ollama", "allow_cloud", "true") is True and value("ollama", "allow_cloud", "false") is False
+    assert loads("", environ={"HERMES_OLLAMA_ALLOW_CLOUD": "True"}).ollama.allow_cloud is True
+    for literal in ("1", '"true"', "[]"):
+        assert problem(f"[ollama]\nallow_cloud = {literal}").endswith("wanted is true or false")
 
 
 # --- where to listen, where Ollama is

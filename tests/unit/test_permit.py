@@ -69,12 +69,12 @@ def test_who_may_use_everything_is_answered_by_ollama() -> None:
 @pytest.mark.parametrize("body", [b'{"model":"fast"}', b'{"name":"fast"}', b'{"MODEL":"fast"}', b'{"model":"","name":"fast"}', b'{"model":"other","name":"fast"}'])
 def test_show(body: bytes) -> None:
     with pytest.raises(ClientForbidden):
-        native.Native(Dispatcher()).read(call("other", path="/api/show", body=body))
+        native.Native(Dispatcher()).show(call("other", path="/api/show", body=body))
 
 
 def test_one_model_of_openai() -> None:
     with pytest.raises(ClientForbidden):
-        openai.OpenAI(Dispatcher()).read(call("other", model="fast", method="GET"))
+        openai.OpenAI(Dispatcher()).retrieve(call("other", model="fast", method="GET"))
 
 
 class Pulls:
