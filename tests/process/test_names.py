@@ -1,6 +1,7 @@
 """The client's own names on every route: what he calls a model, where it may run, and how it is loaded."""
 
 import json
+import signal
 import threading
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -207,6 +208,8 @@ class Ollama(ThreadingHTTPServer):
                 return 500, {"error": self.fault}
             self.names[name] = asked["parameters"]["num_ctx"]
             return 200, {"status": "success"}
+        if path == "/api/pull":
+            return 200, {"status": "success"}
         if path not in ("/api/show", "/api/generate", "/api/chat", "/v1/chat/completions", "/v1/completions"):
             return 404, {"error": "404 page not found"}
         if name not in self.names:
@@ -298,13 +301,29 @@ def test_a_second_name_that_cannot_be_made_is_an_error_and_no_other_context() ->
 
 def test_a_reload_makes_it_anew() -> None:
     with Ollama() as ollama, Hermes(ollama.url, CONTEXT) as hermes:
+        for times in (1, 2):
+            assert call(hermes.port, 1).status == call(hermes.port, 1).status == 200
+            assert len(ollama.creates()) == times
+            hermes.signal(signal.SIGHUP)
+            eventually(lambda: len([line for line in hermes.lines if "configuration reloaded" in line]) == times)
+        ollama.requests.clear()
         assert call(hermes.port, 1).status == 200
         hermes.write_config(CONTEXT.replace("8192", "4096"))
-        hermes.signal(1)
-        eventually(lambda: hermes.line("configuration reloaded"))
+        hermes.signal(signal.SIGHUP)
+        eventually(lambda: len([line for line in hermes.lines if "configuration reloaded" in line]) == 3)
         assert call(hermes.port, 1).status == call(hermes.port, 0).status == 200
         assert [order["model"] for order in ollama.creates()] == [DERIVED, "hermes/gemma3:270m-ctx4096"]
         assert ollama.loads == {8192: 1, 4096: 1}
+
+
+def test_a_pull_makes_it_anew_and_loads_as_configured() -> None:
+    with Ollama() as ollama, Hermes(ollama.url, CONTEXT + 'keep_alive = "1h"\n') as hermes:
+        assert call(hermes.port, 1).status == 200 and len(ollama.creates()) == 1
+        assert post(hermes.port, "/v1/llm/gemma/pull", {"stream": False}).json() == {"status": "ready"}
+        assert ollama.requests[-1] == ("/api/generate", {"model": "gemma3:270m", "options": {"num_ctx": 8192}, "keep_alive": "1h"})
+        assert call(hermes.port, 1).status == 200 and len(ollama.creates()) == 2
+        assert ollama.requests[-2:-1] == [("/api/generate", {"model": DERIVED, "keep_alive": "1h"})]
+        assert ollama.loads == {8192: 1}
 
 
 def test_nothing_is_made_where_no_context_is_configured() -> None:

@@ -11,7 +11,7 @@ from hermes.dispatch.pool import Pool
 from hermes.dispatch.registry import Place
 from hermes.errors import (BadRequest, ClientGone, RequestTimeout, UpstreamBroken, UpstreamError, UpstreamFailed, UpstreamTimeout,
                            WorkerLost)
-from hermes.workers.messages import DATA_MAX, End, Failure, Head, Job, Kind, Timeouts, frame, pack, unpack_job
+from hermes.workers.messages import DATA_MAX, End, Failure, Head, Job, Kind, Prelude, Timeouts, frame, pack, unpack_job
 from tests.harness import eventually
 from tests.unit.fakes import hire
 from tests.unit.test_feed import MORE, Body, fill
@@ -238,6 +238,11 @@ def test_hung(talk: Talk, said: bytes) -> None:
         talk.ask(BRIEF)
         talk.read_all()
     assert talk.given_up() and talk.child.killed == 1
+
+
+def test_two_requests_may_take_twice_as_long(talk: Talk) -> None:
+    talk.lease.begin(JOB._replace(prelude=Prelude("/api/generate", "{}"), timeouts=Timeouts(1.0, 50.0, 1.0, 600.0)))
+    assert talk.lease._silent_until - talk.lease._began == pytest.approx(2 * (3 * 1.0 + 50.0))
 
 
 def test_hung_beyond_the_total(talk: Talk) -> None:

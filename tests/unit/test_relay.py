@@ -195,6 +195,11 @@ def test_an_error_in_the_clients_spelling() -> None:
     assert spelt(PLAIN % 200 + b"Content-Length: %d\r\n\r\n" % len(kept), [kept])[1] == kept.replace(b'"m:1b"', b'"My-Model"'), "an answer is no error"
 
 
+@pytest.mark.parametrize("framing", [b"Content-Length: 12\r\n\r\n", b"\r\n"])
+def test_an_end_that_could_have_been_a_beginning(framing: bytes) -> None:
+    assert spelt(PLAIN % 502 + framing, [b'not "model":'])[1] == b'not "model":'
+
+
 def test_an_answer_without_a_body_keeps_its_length() -> None:
     head, data, end, _ = spelt(PLAIN % 200 + b"Content-Length: 77\r\n\r\n", [], "HEAD")
     assert (head.framing, head.length, data, end) == ("length", 77, b"", End())
