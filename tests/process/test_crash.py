@@ -23,7 +23,7 @@ def test_kill_one_of_eight_streaming_workers_fifty_rounds() -> None:
             clients = [Client(hermes.port) for _ in range(8)]
             prompts = [f"round {number} client {place} @@tokens=12,interval=0.01@@" for place in range(8)]
             for client, prompt in zip(clients, prompts, strict=True):
-                client.send("POST", "/api/generate", {"model": "m", "prompt": prompt}).read_until(b'"done":false')
+                client.send("POST", "/api/generate", {"model": "smollm2:135m", "prompt": prompt}).read_until(b'"done":false')
             victims = hermes.workers("m")
             killed = time.monotonic()
             os.kill(victims[number % len(victims)], signal.SIGKILL)
@@ -49,10 +49,10 @@ def refill(hermes: Hermes, since: float) -> float:
 def test_kill_a_whole_pool_with_twenty_queued() -> None:
     with Simulator(parallel=4, keep_bodies=True) as ollama, Hermes(ollama.url, CONFIG.format(size=4)) as hermes:
         eventually(lambda: hermes.staffed("m"))
-        running = [Client(hermes.port).send("POST", "/api/generate", {"model": "m", "prompt": f"running {n} @@tokens=500,interval=0.01@@"}) for n in range(4)]
+        running = [Client(hermes.port).send("POST", "/api/generate", {"model": "smollm2:135m", "prompt": f"running {n} @@tokens=500,interval=0.01@@"}) for n in range(4)]
         for client in running:
             client.read_until(b'"done":false')
-        queued = [Client(hermes.port).send("POST", "/api/generate", {"model": "m", "prompt": f"queued {n}"}) for n in range(20)]
+        queued = [Client(hermes.port).send("POST", "/api/generate", {"model": "smollm2:135m", "prompt": f"queued {n}"}) for n in range(20)]
         eventually(lambda: hermes.model("m")["queue"]["depth"] == 20)
         for pid in hermes.workers("m"):
             os.kill(pid, signal.SIGKILL)
@@ -71,7 +71,7 @@ def test_a_worker_that_dies_before_the_head_costs_the_client_nothing() -> None:
     with Simulator() as ollama, Hermes(ollama.url, CONFIG.format(size=1)) as hermes:
         eventually(lambda: hermes.staffed("m"))
         with Client(hermes.port) as client:
-            client.send("POST", "/api/generate", {"model": "m", "prompt": "p @@prompt_time=0.5@@"})
+            client.send("POST", "/api/generate", {"model": "smollm2:135m", "prompt": "p @@prompt_time=0.5@@"})
             eventually(lambda: ollama.running("smollm2:135m") == 1)
             for pid in hermes.workers("m"):
                 os.kill(pid, signal.SIGKILL)
@@ -85,13 +85,13 @@ def test_a_stopped_worker_is_killed_and_replaced() -> None:
     with Simulator() as ollama, Hermes(ollama.url, config) as hermes:
         eventually(lambda: hermes.staffed("m"))
         with Client(hermes.port) as client:
-            client.send("POST", "/api/generate", {"model": "m", "prompt": "p @@tokens=1000,interval=0.02@@"}).read_until(b'"done":false')
+            client.send("POST", "/api/generate", {"model": "smollm2:135m", "prompt": "p @@tokens=1000,interval=0.02@@"}).read_until(b'"done":false')
             victim = hermes.workers("m")[0]
             os.kill(victim, signal.SIGSTOP)
             reply = client.reply()
             assert not reply.complete and "hung" in reply.records()[-1]["error"]
         eventually(lambda: victim not in hermes.children() and hermes.staffed("m"))
-        assert post(hermes.port, "/api/generate", {"model": "m", "prompt": "again", "stream": False}).status == 200
+        assert post(hermes.port, "/api/generate", {"model": "smollm2:135m", "prompt": "again", "stream": False}).status == 200
 
 
 def test_a_crash_loop_closes_its_pool_and_no_other() -> None:
@@ -107,7 +107,7 @@ def test_a_crash_loop_closes_its_pool_and_no_other() -> None:
         eventually(kill_or_closed, what="closing")
         assert hermes.model("m")["restarts"] == 5
         started = time.monotonic()
-        reply = post(hermes.port, "/api/generate", {"model": "m", "prompt": "x"})
+        reply = post(hermes.port, "/api/generate", {"model": "smollm2:135m", "prompt": "x"})
         assert reply.status == 503 and "out of service" in reply.json()["error"] and 1 <= int(reply.headers["retry-after"]) <= 30
         assert time.monotonic() - started < 0.05 * SLOW
         assert post(hermes.port, "/api/generate", {"model": "other", "prompt": "x", "stream": False}).status == 200

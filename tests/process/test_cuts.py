@@ -29,12 +29,12 @@ def dechunk(coded: bytes) -> bytes:
 
 
 CASES = {
-    "chat_stream": ("/api/chat", {"model": "m", "messages": [{"role": "user", "content": "x"}]}),
-    "chat": ("/api/chat", {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": False}),
-    "openai_chat_stream": ("/v1/chat/completions", {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": True}),
-    "openai_embeddings_base64": ("/v1/embeddings", {"model": "m", "input": "x"}),
-    "messages_stream": ("/v1/messages", {"model": "m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 8, "stream": True}),
-    "openai_responses_stream": ("/v1/responses", {"model": "m", "input": "x", "stream": True}),
+    "chat_stream": ("/api/chat", {"model": "smollm2:135m", "messages": [{"role": "user", "content": "x"}]}),
+    "chat": ("/api/chat", {"model": "smollm2:135m", "messages": [{"role": "user", "content": "x"}], "stream": False}),
+    "openai_chat_stream": ("/v1/chat/completions", {"model": "smollm2:135m", "messages": [{"role": "user", "content": "x"}], "stream": True}),
+    "openai_embeddings_base64": ("/v1/embeddings", {"model": "smollm2:135m", "input": "x"}),
+    "messages_stream": ("/v1/messages", {"model": "smollm2:135m", "messages": [{"role": "user", "content": "x"}], "max_tokens": 8, "stream": True}),
+    "openai_responses_stream": ("/v1/responses", {"model": "smollm2:135m", "input": "x", "stream": True}),
 }
 STRIDE = {"messages_stream": 3, "openai_responses_stream": 11}      # bytes between two cuts, where records repeat one another
 # How an error inside a stream begins, by path: what makes that family's libraries raise.
@@ -44,13 +44,15 @@ DIED = {"cut_chat": "/api/chat", "cut_generate": "/api/generate", "cut_openai_ch
         "cut_messages": "/v1/messages", "cut_openai_responses": "/v1/responses"}
 
 
-@pytest.mark.parametrize("by", ["fin", "rst"])
+@pytest.mark.parametrize(("by", "model"), [("fin", "smollm2:135m"), ("rst", "smollm2:135m"), ("fin", "m")])
 @pytest.mark.parametrize("name", list(CASES))
-def test_no_cut_is_success(name: str, by: str) -> None:
+def test_no_cut_is_success(name: str, by: str, model: str) -> None:
+    """Under Ollama's name for the model, and under the configuration's own."""
     head, coded = recording(name)
     whole = head + coded
     body = dechunk(coded) if b"chunked" in head else coded
-    path, request = CASES[name]
+    path, request = CASES[name][0], {**CASES[name][1], "model": model}
+    body = body.replace(b'"model":"smollm2:135m"', b'"model":"%b"' % model.encode())
     stream = b"ndjson" in head or b"event-stream" in head
     with Simulator() as ollama, Hermes(ollama.url, CONFIG) as hermes:
         eventually(lambda: hermes.staffed("m"))
@@ -147,7 +149,7 @@ def test_a_chunk_extension_a_trailer_and_a_chunk_that_looks_like_an_end() -> Non
 def test_a_stream_that_ollama_ends_cleanly_without_its_last_record_is_a_failure(path: str, fault: Fault) -> None:
     body: dict = {"prompt": "x", "stream": True}
     if path != "/v1/llm/m":
-        body |= {"model": "m", "messages": [{"role": "user", "content": "x"}]}
+        body |= {"model": "smollm2:135m", "messages": [{"role": "user", "content": "x"}]}
     with Simulator() as ollama, Hermes(ollama.url, CONFIG) as hermes:
         ollama.script(fault)
         reply = post(hermes.port, path, body)
@@ -157,7 +159,7 @@ def test_a_stream_that_ollama_ends_cleanly_without_its_last_record_is_a_failure(
 
 def test_one_dot_zero_clients_get_a_body_that_ends_with_the_connection() -> None:
     with Simulator(keep_bodies=True) as ollama, Hermes(ollama.url, CONFIG) as hermes:
-        data = json.dumps({"model": "m", "prompt": "x"}).encode()
+        data = json.dumps({"model": "smollm2:135m", "prompt": "x"}).encode()
         with Client(hermes.port) as client:
             client.send_raw(b"POST /api/generate HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data))
             reply = client.reply()

@@ -17,7 +17,7 @@ CONFIG = '[models.m]\nmodel = "smollm2:135m"\nmax_concurrency = 8\n'
 
 
 def streams(hermes: Hermes, count: int, marks: str) -> list[Client]:
-    clients = [Client(hermes.port).send("POST", "/api/generate", {"model": "m", "prompt": f"{n} @@{marks}@@"}) for n in range(count)]
+    clients = [Client(hermes.port).send("POST", "/api/generate", {"model": "smollm2:135m", "prompt": f"{n} @@{marks}@@"}) for n in range(count)]
     for client in clients:
         client.read_until(b'"done":false')
     return clients

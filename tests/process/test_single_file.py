@@ -19,7 +19,7 @@ CONFIG = '[models.m]\nmodel = "smollm2:135m"\nmax_concurrency = 2\n'
 
 def smoke(command: Callable[[Path], list[str]] | None) -> None:
     with Simulator(keep_bodies=True) as ollama, Hermes(ollama.url, CONFIG, command=command) as hermes:
-        reply = post(hermes.port, "/api/generate", {"model": "m", "prompt": "x"})
+        reply = post(hermes.port, "/api/generate", {"model": "smollm2:135m", "prompt": "x"})
         assert reply.complete and reply.body == ollama.requests[-1].sent
         assert post(hermes.port, "/v1/llm/m", {"prompt": "x"}).json()["usage"]["output_tokens"] == 16
         assert get(hermes.port, "/v1/status").json()["status"] == "ok"

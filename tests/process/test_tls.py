@@ -55,7 +55,7 @@ def test_streams_through_tls() -> None:
     with Simulator(keep_bodies=True, token_interval=0.005) as ollama, behind_tls(ollama.port) as port, \
             Hermes(f"https://127.0.0.1:{port}", CONFIG, SSL_CERT_FILE=str(FOLDER / "cert.pem")) as hermes:
         for number in range(3):
-            reply = post(hermes.port, "/api/generate", {"model": "m", "prompt": f"p{number}"})
+            reply = post(hermes.port, "/api/generate", {"model": "smollm2:135m", "prompt": f"p{number}"})
             assert reply.complete and reply.body == ollama.requests[-1].sent
         large = post(hermes.port, "/api/generate", {"model": "m", "prompt": "x", "stream": False, "images": ["A" * 3_000_000]})
         assert large.status == 200 and large.complete
