@@ -185,6 +185,9 @@ def test_a_large_answer_has_no_length(name_at: str) -> None:
     head, data, end, _ = spelt(PLAIN % 200 + b"Content-Length: %d\r\n\r\n" % len(body), reads)
     assert (head.framing, head.length, end) == ("plain", 0, End())
     assert data == body.replace(b"m:1b", b"My-Model")
+    pieces = [*map(chunk, reads[:-1]), chunk(reads[-1]) + b"0\r\n\r\n"]
+    head, data, _, _ = spelt(PLAIN % 200 + b"Transfer-Encoding: chunked\r\n\r\n", pieces)
+    assert (head.framing, head.length, data) == ("plain", 0, body.replace(b"m:1b", b"My-Model"))
 
 
 def test_an_error_in_the_clients_spelling() -> None:
