@@ -81,7 +81,7 @@ def test_a_runner_that_died_is_told_where_ollama_says_nothing(name: str) -> None
     """Recorded while the model's runner was killed: Ollama ended each stream cleanly, and only its native ones with a word."""
     head, coded = recording(name)
     body, path = dechunk(coded), DIED[name]
-    request = {"model": "g", "prompt": "x", "input": "x", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    request = {"model": "gemma3:270m", "prompt": "x", "input": "x", "messages": [{"role": "user", "content": "x"}], "stream": True}
     with Simulator() as ollama, Hermes(ollama.url, CONFIG) as hermes:
         ollama.script(Fault(raw=head + coded), path=path)
         reply = post(hermes.port, path, request)

@@ -20,7 +20,9 @@ ALIASES = '[models.Mine]\nmodel = "smollm2:135m"\n[models.vectors]\nmodel = "all
 GENERATING = [("/api/generate", {"prompt": "x"}), ("/api/generate", {"prompt": "x", "stream": False}), ("/api/generate", {}),
               ("/api/chat", {"messages": CHAT}), ("/api/chat", {"messages": CHAT, "stream": False}),
               ("/v1/chat/completions", {"messages": CHAT}), ("/v1/chat/completions", {"messages": CHAT, "stream": True}),
-              ("/v1/completions", {"prompt": "x"}), ("/v1/completions", {"prompt": "x", "stream": True})]
+              ("/v1/completions", {"prompt": "x"}), ("/v1/completions", {"prompt": "x", "stream": True}),
+              ("/v1/messages", {"messages": CHAT, "max_tokens": 16}), ("/v1/messages", {"messages": CHAT, "max_tokens": 16, "stream": True}),
+              ("/v1/responses", {"input": "x"}), ("/v1/responses", {"input": "x", "stream": True})]
 VECTORS = [("/api/embed", {"input": ["a", "b"]}), ("/v1/embeddings", {"input": "a"})]
 
 
@@ -274,6 +276,23 @@ def test_one_context_on_every_route_is_one_load() -> None:
         models = {path: {asked["model"] for sent, asked in ollama.requests if sent == path} for path in ("/api/chat", "/v1/chat/completions", "/v1/completions")}
         assert models == {"/api/chat": {"gemma3:270m"}, "/v1/chat/completions": {DERIVED}, "/v1/completions": {DERIVED}}
         assert [asked["options"] for path, asked in ollama.requests if path == "/api/generate"][0] == {"num_ctx": 8192, "seed": 1}
+
+
+def test_the_stand_in_agrees() -> None:
+    """Native, OpenAI's and Anthropic's routes in turn: one load, and everybody reads his own name."""
+    config = '[models.Mine]\nmodel = "smollm2:135m"\nnum_ctx = 2048\nkeep_alive = -1\n[models.vectors]\nmodel = "all-minilm"\nnum_ctx = 256\n'
+    with Simulator(keep_bodies=True) as ollama, Hermes(ollama.url, config) as hermes:
+        calls = [("mine", path, body) for path, body in GENERATING] + [("Vectors", path, body) for path, body in VECTORS]
+        for number in range(2 * len(calls)):
+            name, path, body = calls[7 * number % len(calls)]
+            reply = post(hermes.port, path, {"model": name, **body})
+            assert (reply.status, reply.complete) == (200, True), path
+            assert f'"model":"{name}"'.encode() in reply.body and b"ctx" not in reply.body, path
+            assert post(hermes.port, "/v1/llm/mine", {"prompt": "x"}).status == 200
+        assert sum(ollama.loads.values()) == 2, ollama.loads
+        [found] = [model for model in get(hermes.port, "/api/ps").json()["models"] if model["context_length"] == 2048]
+        assert found["name"] in ("smollm2:135m", "hermes/smollm2:135m-ctx2048") and int(found["expires_at"][:4]) > 2300
+        assert len([request for request in ollama.requests if request.path == "/api/create"]) == 2
 
 
 def test_many_first_calls_make_one_second_name() -> None:

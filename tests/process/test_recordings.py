@@ -18,7 +18,7 @@ import pytest
 from tests.harness import Client, Hermes, Reply
 
 RECORDINGS = Path(__file__).parent.parent / "recordings"
-MANAGE = "manage = true\n"
+MANAGE = "manage = true\n[ollama]\nallow_cloud = true\n"
 
 OWN = {"err_path", "err_method", "slash", "err_json", "err_empty", "err_type", "err_no_model", "err_model", "err_model_chat", "err_model_openai", "err_model_messages"}
 UNKNOWN = "nothere"             # the one model in the recordings that Ollama does not have

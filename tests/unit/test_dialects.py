@@ -22,6 +22,8 @@ def example(cls: type[HermesError]) -> HermesError:
         return cls("POST")
     if cls is errors.WorkerLost:
         return cls("gone", started=True)
+    if cls is errors.CloudRefused:
+        return cls("x:cloud")
     return cls() if "text" not in inspect.signature(cls).parameters else cls("gone wrong: \u00e9 \u2028")
 
 
