@@ -26,12 +26,14 @@ from hermes.errors import Draining
 from hermes.frontend import anthropic, gate, health, manage, native, openai, own, pull
 from hermes.frontend.connection import House, Limits
 from hermes.frontend.exchange import Call
+from hermes.frontend.live import Live
 from hermes.frontend.principal import NOBODY
-from hermes.frontend.router import Router
+from hermes.frontend.queueing import Queueing, sees
+from hermes.frontend.router import Route, Router
 from hermes.frontend.server import Server
 from hermes.frontend.usage import UsagePage, spent
 from hermes.observe import logs, status
-from hermes.observe.usage import Usage, UsageUnusable
+from hermes.observe.usage import Reserve, Usage, UsageUnusable
 from hermes.workers.messages import Timeouts
 from hermes.workers.supervisor import Supervisor
 
@@ -68,17 +70,22 @@ class Application:
         self.counters = status.Counters()
         self._keeper = _open_keeper(settings.server.state_dir)
         self.usage = self._keeper.usage if self._keeper else Usage()
+        self._reserve = Reserve(self.usage)
+        self.live = Live()
         house = House(self._router(), Limits(settings.server), self._admit, self._note, lambda: not self.serving())
+        house.live, house.charge = self.live, self._charge
         self.server = Server((settings.server.host, settings.server.port), house, settings.server.max_connections)
         self.gate = gate.Gate(settings, self.server.on_loopback)
 
     def _router(self) -> Router:
         views = health.Health(self)
-        endpoints = [pull.PullEndpoint(self.dispatcher, Pulls(self.dispatcher)), own.Own(self.dispatcher), views, UsagePage(self),
+        # What has a word behind the model's name stands before what has none: the first that fits wins.
+        endpoints = [pull.PullEndpoint(self.dispatcher, Pulls(self.dispatcher)), Queueing(self.dispatcher, self.live), own.Own(self.dispatcher),
+                     views, UsagePage(self, self._whose),
                      native.Native(self.dispatcher), openai.OpenAI(self.dispatcher), anthropic.Anthropic(self.dispatcher),
                      manage.Manage(self.dispatcher)]
         routes = [route for endpoint in endpoints for route in endpoint.routes()]
-        families = [("/v1/llm/", own.DIALECT), ("/v1/status", own.DIALECT), ("/v1/usage", own.DIALECT), (anthropic.PATH, anthropic.DIALECT),
+        families = [*((path, own.DIALECT) for path in ("/v1/llm/", "/v1/status", "/v1/usage", "/v1/requests/")), (anthropic.PATH, anthropic.DIALECT),
                     ("/v1/", openai.DIALECT), ("/api/", native.DIALECT), ("", native.DIALECT)]
         return Router(routes, families)
 
@@ -191,15 +198,26 @@ class Application:
         brief = Dispatcher(self.registry, upstream._replace(timeouts=BRIEF))
         return status.see_ollama(lambda path: brief.ask("GET", path, client))
 
-    def status(self, seen: status.Seen) -> dict:
+    def status(self, seen: status.Seen, call: Call) -> dict:
+        requests = [one if sees(call, one.client) else one.disguised() for one in self.live.pictures(time.monotonic())]
         facts = status.Facts(self.life.value, self._started, self.dispatcher.upstream.url, self.counters.snapshot(),
-                             self.supervisor.starting())
+                             self.supervisor.starting(), requests)
         return status.picture(facts, self.registry.snapshots(), seen)
+
+    def _whose(self, call: Call) -> str | None:
+        """Whose usage a call may see; None = everybody's."""
+        return None if call.principal.manage or not self.config.clients else call.principal.name
 
     def _admit(self, call: Call) -> None:
         self.gate.admit(call)                   # first, so that a page can read whatever it is answered after that
         if not self.serving() and call.request.path not in health.PATHS:
             raise Draining("Hermes is stopping")
+
+    def _charge(self, call: Call) -> None:
+        """Before a model is made to work. Raises QuotaExceeded."""
+        if call.principal.tokens_per_day is not None:
+            self._reserve.take(call.principal.name, call.principal.tokens_per_day)
+            call.reserved = True
 
     def _note(self, call: Call, status: int, outcome: str) -> None:
         """Told of every request once, at its end."""
@@ -208,6 +226,8 @@ class Application:
         self.counters.note(outcome)
         if used := spent(call, status, outcome):
             self.usage.add(used)
+        if call.reserved:
+            self._reserve.give_back(call.principal.name)
         access.info("request method=%s path=%s client=%s model=%s status=%d outcome=%s queue_s=%.3f duration_s=%.3f request_id=%s",
                     call.request.method, call.request.path[:256], self._name(call), logs.word(call.model[:128]), status, outcome, call.queued,
                     time.monotonic() - call.arrived, logs.word(call.request_id))

@@ -8,7 +8,7 @@ import sys
 from hermes import __version__
 
 OK, FAILED, BAD_COMMAND, CANNOT_START, BAD_CONFIG = 0, 1, 2, 3, 78     # 78 is EX_CONFIG of sysexits.h
-COMMANDS = ("serve", "check", "demo", "simulator", "key", "version")
+COMMANDS = ("serve", "check", "status", "queue", "cancel", "demo", "simulator", "key", "version")
 NEW_KEY = """The key, shown this once and kept nowhere:
 
   {key}
@@ -48,6 +48,8 @@ def _parser() -> argparse.ArgumentParser:
                     allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     for name, run, text in (("serve", serve, "run the gateway (the default)"), ("check", check, "say everything that is wrong with a configuration"),
+                            ("status", remote, "show what a running Hermes does"), ("queue", remote, "show who waits and who runs"),
+                            ("cancel", remote, "end a request"),
                             ("demo", demo, "run the gateway in front of a built-in stand-in Ollama"),
                             ("simulator", simulator, "run the stand-in Ollama alone"), ("key", key, "make a key for a client, and say what to write into hermes.toml"),
                             ("version", version, "print the version")):
@@ -55,6 +57,10 @@ def _parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if name in ("serve", "check"):
             command.add_argument("--config", metavar="FILE", help="the configuration (default: HERMES_CONFIG, ./hermes.toml, …)")
+        if name in ("status", "queue", "cancel"):
+            command.add_argument("--url", metavar="URL", help="where Hermes is (default: where the configuration says that it listens)")
+        if name == "cancel":
+            command.add_argument("id", metavar="ID", help="the request's id, as `queue` shows it")
         if name == "key":
             command.add_argument("name", metavar="NAME", help="the client's name")
         if name == "simulator":
@@ -98,6 +104,21 @@ def check(options: argparse.Namespace) -> int:
         print(error, file=sys.stderr)
         return BAD_CONFIG
     print(f"{path or 'built-in configuration'}: OK, {len(settings.models)} models, {len(settings.clients)} clients, listen {settings.server.listen}, upstream {settings.ollama.url}")
+    return OK
+
+
+def remote(options: argparse.Namespace) -> int:
+    from hermes import remote as client
+    from hermes.config import ConfigError
+    try:
+        for line in client.run(options.command, client.base_url(options.url, os.environ), getattr(options, "id", "")):
+            print(line)
+    except ConfigError as error:
+        print(error, file=sys.stderr)
+        return BAD_CONFIG
+    except client.Refused as error:
+        print(f"hermes: {error}", file=sys.stderr)
+        return FAILED
     return OK
 
 

@@ -9,7 +9,7 @@ import math
 __all__ = [
     "HermesError", "CallerError", "BadRequest", "Unauthorized", "Forbidden", "ClientForbidden", "CloudRefused", "NotFound", "ModelNotFound", "MethodNotAllowed",
     "RequestTimeout", "BodyTooLarge", "UriTooLong", "EncodedBody", "ExpectationFailed", "HeadTooLarge", "NotImplementedByHermes",
-    "VersionNotSupported", "RateLimited", "QuotaExceeded", "LockedOut", "HermesBusy", "QueueFull", "QueueTimeout", "Draining", "PoolDown", "TooManyConnections",
+    "VersionNotSupported", "RateLimited", "QuotaExceeded", "LockedOut", "HermesBusy", "QueueFull", "QueueTimeout", "Cancelled", "Draining", "PoolDown", "TooManyConnections",
     "UpstreamError", "UpstreamUnreachable", "UpstreamBroken", "UpstreamTimeout", "UpstreamFailed", "WorkerLost", "ClientGone",
 ]
 
@@ -181,6 +181,12 @@ class QueueTimeout(HermesError):
     """Who comes again goes to the back of the same queue."""
 
     status, code, futile = 504, "queue_timeout", True
+
+
+class Cancelled(HermesError):
+    """Somebody who may has ended the request. nginx's number for a client that has left: no library repeats it (ollama-api.md §7.1)."""
+
+    status, code = 499, "cancelled"
 
 
 # -- Ollama's side, or the worker's --------------------------------------------------------------------------------

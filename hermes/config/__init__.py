@@ -85,6 +85,8 @@ class DefaultSettings:
     max_concurrency: int
     max_queue: int
     queue_timeout: float
+    max_starvation: float
+    embedding_class: str  # one of CLASSES
     dismiss_after: float
     num_ctx: int  # tokens; 0 leaves it to Ollama
     keep_alive: str | int | float  # as Ollama takes it; "" leaves it to Ollama

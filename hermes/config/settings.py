@@ -99,6 +99,8 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("defaults", "max_concurrency", "count", "1", "Calls at Ollama at once, for each model.", 1, 256),
     Setting("defaults", "max_queue", "count", "64", "Requests that may wait, for each model.", 0, 100_000),
     _time("defaults", "queue_timeout", "60s", "How long a request may wait for its turn."),
+    _time("defaults", "max_starvation", "30s", "How long the worse classes may wait for the better ones."),
+    Setting("defaults", "embedding_class", "class", '"normal"', "The class of embeddings that do not ask for one."),
     _time("defaults", "dismiss_after", "5m", "After how long the idle workers of an unlisted model leave."),
     Setting("defaults", "num_ctx", "context", '"ollama"', "Tokens of context a model is loaded with, on every route.", *CONTEXTS),
     Setting("defaults", "keep_alive", "keep_alive", '"ollama"', "How long an idle model stays loaded, on every route."),

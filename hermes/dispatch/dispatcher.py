@@ -4,9 +4,8 @@ import json
 from typing import NamedTuple
 
 from hermes.dispatch.derivatives import Derivatives
-from hermes.dispatch.feed import Body
 from hermes.dispatch.lease import Lease
-from hermes.dispatch.pending import Pending
+from hermes.dispatch.pending import Asker, Pending
 from hermes.dispatch.registry import Place, Registry
 from hermes.errors import BadRequest, CloudRefused, ModelNotFound, UpstreamError
 from hermes.names import canonical, is_cloud
@@ -65,15 +64,13 @@ class Dispatcher:
         model = self.name_of(place, name) if place else name
         return model if model != name else None
 
-    def admit(self, place: Place, job: Job, client, leases: list[Lease] | None = None, body: Body | None = None) -> Pending:
-        """Take a job in. `client` has a fileno() that shows when he leaves. `leases` gets every lease that is taken for it, also those
-        that come to nothing: each costs a worker its time. `body`: what follows the job. Raises QueueFull, PoolDown."""
-        return Pending(place, job, client, [] if leases is None else leases, body)
+    def admit(self, place: Place, job: Job, asker: Asker) -> Pending:
+        """Take a job in. Raises QueueFull, PoolDown."""
+        return Pending(place, job, asker)
 
-    def open(self, place: Place, job: Job, client, body: Body | None = None) -> Lease:
-        """Take a job in and wait for the head of its answer. Raises QueueFull, QueueTimeout, PoolDown, UpstreamError, ClientGone, and what is
-        wrong with the body."""
-        return self.admit(place, job, client, body=body).wait()
+    def open(self, place: Place, job: Job, client) -> Lease:
+        """Take a job in and wait for the head of its answer. Raises QueueFull, QueueTimeout, PoolDown, UpstreamError, ClientGone."""
+        return self.admit(place, job, Asker(client)).wait()
 
     def ask(self, method: str, path: str, client, body: bytes = b"", place: Place | None = None) -> tuple[int, bytes]:
         """A call whose answer Hermes reads itself: status and body. By default through the control pool."""

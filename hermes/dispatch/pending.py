@@ -10,7 +10,9 @@ as often as it takes within the queue's patience if it cannot have.
 
 import math
 import time
+from dataclasses import dataclass, field
 
+from hermes.dispatch.backlog import Claim
 from hermes.dispatch.feed import Body
 from hermes.dispatch.lease import Lease
 from hermes.dispatch.registry import Place
@@ -19,21 +21,36 @@ from hermes.errors import HermesError, QueueTimeout, WorkerLost
 from hermes.workers.messages import Job
 
 
-class Pending:
-    """`wait` until it returns a lease or raises, or `close` it. `client` has a fileno() that shows when he leaves."""
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """On whose behalf a job is done. `client` has a fileno() that shows when he leaves; `claim` is his place among the others, and
+    `patience` his own limit of seconds for it. `leases` gets every lease that is taken for him, also those that come to nothing: each
+    costs a worker its time. A `body` that follows the job is read once, by whichever worker has the job first."""
 
-    def __init__(self, place: Place, job: Job, client, leases: list[Lease], body: Body | None = None):
-        """`leases` gets every lease that is taken. A `body` that follows the job is read once, by whichever worker has the job first: there
-        is no second chance then. Takes its place in the queue, or a worker. Raises QueueFull, PoolDown."""
-        self._pool, self._patience = place.pool, place.patience
+    client: object
+    claim: Claim = Claim()
+    patience: float = math.inf
+    leases: list[Lease] = field(default_factory=list)
+    body: Body | None = None
+
+
+class Pending:
+    """`wait` until it returns a lease or raises, or `close` it. Others may look at `queued` and `position`."""
+
+    def __init__(self, place: Place, job: Job, asker: Asker):
+        """Takes its place in the queue, or a worker. Raises QueueFull, PoolDown."""
+        self._pool, self._patience = place.pool, min(place.patience, asker.patience)
         self._job = job
-        self._client = client
-        self._leases = leases
+        self._asker = asker
         self._arrived = time.monotonic()
-        self._body = body
-        self._second_chance = body is None
+        self._second_chance = asker.body is None
         self._lease: Lease | None = None
-        self._ticket: Ticket | None = self._pool.enter(self._patience)
+        self._ticket: Ticket | None = self._pool.enter(asker.claim, self._patience)
+        self.first_position = self.position()[0]
+
+    @property
+    def queued(self) -> bool:
+        return self._ticket is not None
 
     def wait(self, until: float = math.inf) -> Lease | None:
         """The lease, when the answer's head has come; None = it has not at the monotonic time `until`.
@@ -63,15 +80,15 @@ class Pending:
     def _take_turn(self, until: float) -> bool:
         """From queued to asked. False: not before `until`."""
         while True:
-            child = self._pool.wait(self._ticket, self._client, until)
+            child = self._pool.wait(self._ticket, self._asker.client, until)
             if child is None:
                 return False
-            lease = Lease(self._pool, child, self._client)
+            lease = Lease(self._pool, child, self._asker.client)
             lease.queued = time.monotonic() - self._arrived
             self._ticket = None
-            self._leases.append(lease)
+            self._asker.leases.append(lease)
             try:
-                lease.begin(self._job, self._body)
+                lease.begin(self._job, self._asker.body)
                 self._lease = lease
                 return True
             except WorkerLost as lost:
@@ -86,11 +103,17 @@ class Pending:
         if not lost.started and late:
             raise QueueTimeout(f"no worker of {self._pool.label} could take the request") from None
         self._second_chance = self._second_chance and not lost.started
-        self._ticket = self._pool.enter(max(0.0, self._patience - (time.monotonic() - self._arrived)))
+        self._ticket = self._pool.enter(self._asker.claim, max(0.0, self._patience - (time.monotonic() - self._arrived)))
+
+    @property
+    def model(self) -> str:
+        """What Ollama calls the model; "" if there is none."""
+        return self._pool.model
 
     def position(self) -> tuple[int, int]:
         """Its place in the queue, 1 = next, 0 = it has its turn; and how many wait."""
-        return self._pool.position(self._ticket) if self._ticket is not None else (0, 0)
+        ticket = self._ticket
+        return (0, 0) if ticket is None or ticket.child is not None else self._pool.position(ticket)
 
     def close(self) -> None:
         """The client needs no answer any more. Idempotent."""

@@ -7,10 +7,11 @@ read, written, closed or rung while the lock is held.
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from hermes.dispatch.backlog import Backlog, retry_after
+from hermes.dispatch.backlog import Backlog, Claim, retry_after
+from hermes.dispatch.caps import Caps
 from hermes.dispatch.ticket import Ticket
 from hermes.errors import ClientGone, HermesError, PoolDown, QueueFull, QueueTimeout
 from hermes.workers.child import Child
@@ -33,12 +34,14 @@ class PoolSnapshot:
     closed: str | None          # why it is closed, or None
     pids: tuple[int, ...]
     idle_since: float | None    # monotonic time since when nothing has been running or waiting
+    paused: bool = False
 
 
 class Pool:
     """`enter`, `wait`, `leave` and `release` are for handler threads; offer, discard, surplus, close, reopen for the supervisor."""
 
-    def __init__(self, name: str, model: str, size: int, limit: int, wake: Callable[[], None] = lambda: None):
+    def __init__(self, name: str, model: str, size: int, limit: int, wake: Callable[[], None] = lambda: None, caps: Caps | None = None):
+        """`caps`: what clients may have running in all pools that share it."""
         self.name = name
         self.model = model          # what Ollama calls it; "" for pools without a model
         self.label = f"model '{name}'" if model else f"the {name} pool"
@@ -46,9 +49,11 @@ class Pool:
         self.answered = 0
         self.on_demand = False
         self._wake = wake
+        self._caps = Caps() if caps is None else caps
+        self._paused = False
         self._lock = threading.Lock()
         self._idle: list[Child] = []
-        self._leased: set[Child] = set()
+        self._leased: dict[Child, tuple[Claim, float]] = {}      # and since when
         self._surplus: list[Child] = []
         self._backlog: Backlog[Ticket] = Backlog(limit)
         self._closed: tuple[str, float] | None = None
@@ -59,19 +64,26 @@ class Pool:
 
     # -- handler threads -------------------------------------------------------------------------------------------
 
-    def enter(self, patience: float) -> Ticket:
+    def enter(self, claim: Claim, patience: float) -> Ticket:
         """A ticket that has its worker already, or that waits for one up to `patience` seconds. Raises QueueFull, PoolDown, or what
         `refuse` was given. The pipe of a ticket's worker belongs to whoever holds the ticket, until `release`."""
         now = time.monotonic()
-        ticket = Ticket(now, now + patience)
+        claim, rung = claim._replace(deadline=min(claim.deadline, now + patience)), []
+        ticket = Ticket(now, claim)
         with self._lock:
             self._check_open()
-            if self._idle and not self._backlog:
-                ticket.child = self._idle.pop()
-                self._leased.add(ticket.child)
-            elif not self._backlog.push(ticket):
-                raise QueueFull(f"server busy, please try again. The queue of {self.label} is full ({self._backlog.limit} waiting)",
-                                retry_after=retry_after(len(self._backlog), self.size, self._service))
+            if self._may_start(claim):
+                self._backlog.started(claim, now)
+                self._lease(ticket, now)
+            elif out := self._backlog.push(ticket, claim, now):
+                error = QueueFull(f"server busy, please try again. The queue of {self.label} is full ({self._backlog.limit} waiting)",
+                                  retry_after=retry_after(len(self._backlog), self.size, self._service))
+                if out is ticket:
+                    raise error
+                out.error = error
+                rung.append(out)
+            rung += self._match()       # a worker may be idle if all who wait are late
+        self._ring(rung)
         return ticket
 
     def wait(self, ticket: Ticket, client, until: float = math.inf) -> Child | None:
@@ -79,9 +91,10 @@ class Pool:
         `refuse` was given; then the ticket is void."""
         if ticket.child is not None:
             return ticket.child
-        end = min(until, ticket.deadline)
+        deadline = ticket.claim.deadline
+        end = min(until, deadline)
         rung, gone = ticket.wait(client, max(0.0, end - time.monotonic()))
-        if gone or not rung and end == ticket.deadline:
+        if gone or not rung and end == deadline:
             with self._lock:
                 # Matched at the very moment its time ran out: it has a child, and is served.
                 self._backlog.remove(ticket)
@@ -93,9 +106,9 @@ class Pool:
             return ticket.child
         if ticket.error:
             raise ticket.error.with_traceback(None)
-        if end < ticket.deadline:
+        if end < deadline:
             return None
-        raise QueueTimeout(f"waited {ticket.deadline - ticket.since:.3g} s for {self.label} without getting a turn")
+        raise QueueTimeout(f"waited {deadline - ticket.since:.3g} s for {self.label} without getting a turn")
 
     def leave(self, ticket: Ticket) -> None:
         """The client needs no turn any more. Its worker, if it has one by now, goes back unused."""
@@ -117,8 +130,8 @@ class Pool:
     def release(self, child: Child, *, reusable: bool, answered: bool = False, took: float | None = None) -> None:
         """The lease is over. A worker that is not reusable has been given up by the caller, who closes its pipe himself."""
         with self._lock:
-            buried = child not in self._leased      # it died behind its last frame, and the supervisor was quicker
-            self._leased.discard(child)
+            others = self._settle(child, unused=reusable and took is None)
+            buried = others is None             # it died behind its last frame, and the supervisor was quicker
             self.answered += answered
             if took is not None:
                 self._service += (took - self._service) * 0.2
@@ -129,8 +142,15 @@ class Pool:
         if reusable and buried:
             child.close()
         self._ring(rung)
+        _match_again(others)
         if surplus:
             self._wake()
+
+    def match(self) -> None:
+        """Choose again: somebody who was at his limit is not any more."""
+        with self._lock:
+            rung = self._match()
+        self._ring(rung)
 
     # -- supervisor ------------------------------------------------------------------------------------------------
 
@@ -151,11 +171,12 @@ class Pool:
         """
         with self._lock:
             self._restarts += not child.unwanted
-            self._leased.discard(child)
-            if child in self._idle:
+            others = self._settle(child)
+            was_idle = child in self._idle
+            if was_idle:
                 self._idle.remove(child)
-                return True
-            return False
+        _match_again(others)
+        return was_idle
 
     def dismiss(self, child: Child) -> bool:
         """Take an idle worker out. True: its pipe is the caller's now; False: it is at work."""
@@ -193,10 +214,22 @@ class Pool:
             self._size, self._backlog.limit = size, limit
         self._wake()
 
+    def bound_starvation(self, seconds: float) -> None:
+        """From now on nobody of a worse class waits longer than that for better ones, as far as there are workers."""
+        with self._lock:
+            self._backlog.max_starvation = seconds
+
     @property
     def size(self) -> int:
         """Workers wanted. A pool that is being retired keeps one as long as anybody waits."""
         return self._size or min(1, len(self._backlog))
+
+    def pause(self, paused: bool) -> None:
+        """While it is paused nobody gets a turn; who runs goes on, and who comes waits."""
+        with self._lock:
+            self._paused = paused
+            rung = self._match()
+        self._ring(rung)
 
     def refuse(self, error: HermesError) -> None:
         """Everybody who waits or comes from now on gets `error`."""
@@ -212,12 +245,12 @@ class Pool:
     def snapshot(self) -> PoolSnapshot:
         now = time.monotonic()
         with self._lock:
-            oldest = self._backlog.oldest()
+            oldest = self._backlog.oldest_since()
             quiet = not self._leased and not self._backlog
             pids = tuple(sorted(child.pid for child in [*self._idle, *self._leased]))
             return PoolSnapshot(self.name, self.model, self.size, len(self._idle), len(self._leased), len(self._backlog),
-                                self._backlog.limit, now - oldest.since if oldest else 0.0, self.answered, self._restarts,
-                                self._closed[0] if self._closed else None, pids, self._quiet_since if quiet else None)
+                                self._backlog.limit, 0.0 if oldest is None else now - oldest, self.answered, self._restarts,
+                                self._closed[0] if self._closed else None, pids, self._quiet_since if quiet else None, self._paused)
 
     # -- under the lock --------------------------------------------------------------------------------------------
 
@@ -226,13 +259,43 @@ class Pool:
 
     def _match(self) -> list[Ticket]:
         rung = []
-        while self._idle and self._backlog:
-            ticket = self._backlog.pop()
-            ticket.child = self._idle.pop()
-            self._leased.add(ticket.child)
+        while self._idle and not self._paused and len(self._backlog):
+            now = time.monotonic()
+            with self._caps:
+                ticket = self._backlog.pop(now, self._is_free)
+                if ticket is None:
+                    break
+                self._caps.take(ticket.claim.client)
+            self._lease(ticket, now)
             rung.append(ticket)
         self._note_quiet()
         return rung
+
+    def _may_start(self, claim: Claim) -> bool:
+        """At once, without waiting. While a worker is idle, whoever waits is at his own limit or late, and is not overtaken by this."""
+        if not self._idle or self._paused:
+            return False
+        with self._caps:
+            free = self._is_free(claim.client)
+            if free:
+                self._caps.take(claim.client)
+        return free
+
+    def _is_free(self, client: str) -> bool:
+        return self._caps.free(client, self)
+
+    def _lease(self, ticket: Ticket, now: float) -> None:
+        ticket.child = self._idle.pop()
+        self._leased[ticket.child] = ticket.claim, now
+
+    def _settle(self, child: Child, unused: bool = False) -> Iterable["Pool"] | None:
+        """Its lease is over, or it has died, whichever is first: the pools that should choose again. None for the second."""
+        if child not in self._leased:
+            return None
+        claim, since = self._leased.pop(child)
+        now = time.monotonic()
+        self._backlog.ended(claim, 0.0 if unused else now - since, now)
+        return self._caps.give(claim.client)
 
     def _note_quiet(self) -> None:
         if not self._leased and not self._backlog:
@@ -258,3 +321,9 @@ class Pool:
     def _ring(tickets: list[Ticket]) -> None:
         for ticket in tickets:
             ticket.ring()
+
+
+def _match_again(pools: Iterable[Pool] | None) -> None:
+    """Outside of every lock."""
+    for pool in pools or ():
+        pool.match()

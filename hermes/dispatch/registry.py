@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from hermes.config import Config, DefaultSettings, ModelSettings
+from hermes.config import CLASSES, Config, DefaultSettings, ModelSettings
+from hermes.dispatch.caps import Caps
 from hermes.dispatch.pool import Pool, PoolSnapshot
 from hermes.errors import HermesError
 from hermes.names import canonical, is_cloud
@@ -58,6 +59,7 @@ class Registry:
         self._places: dict[str, Place] = {}
         self._refusal: HermesError | None = None
         self._defaults: DefaultSettings = config.defaults
+        self._caps: Caps[Pool] = Caps()
         self.control = self._place("control", "", CONTROL_WORKERS, CONTROL_QUEUE, CONTROL_PATIENCE)
         self.apply(config)
 
@@ -79,7 +81,12 @@ class Registry:
                     places[canonical(place.model)] = self._renew(place, config.defaults)
                 else:
                     place.pool.resize(0, place.pool.snapshot().queue_limit)
+            for place in places.values():
+                place.pool.bound_starvation(config.defaults.max_starvation)
+            self.embedding_rank = CLASSES.index(config.defaults.embedding_class)
             self._places = places
+        for pool in self._caps.apply({client.name: client.max_concurrency for client in config.clients if client.max_concurrency is not None}):
+            pool.match()
 
     def _keep(self, old: Place | None, model) -> Place:
         if old is None or old.pool.on_demand or old.model != model.model:
@@ -152,7 +159,8 @@ class Registry:
         return [self.control.pool, *dict.fromkeys(place.pool for place in self._places.values())]
 
     def _place(self, name: str, model: str, size: int, limit: int, patience: float) -> Place:
-        pool = Pool(name, model, size, limit, self._wake)
+        pool = Pool(name, model, size, limit, self._wake, self._caps if model else None)
+        pool.bound_starvation(self._defaults.max_starvation)
         if self._refusal:
             pool.refuse(self._refusal)
         self._supervise(pool)

@@ -4,6 +4,7 @@ import select
 import threading
 
 from hermes.dispatch.bell import GONE, Bell
+from hermes.dispatch.shares import Claim
 from hermes.errors import HermesError
 from hermes.workers.child import Child
 
@@ -17,12 +18,12 @@ class Ticket:
     another thread, and under load most waits are brief. Who waits longer waits for a bell, and for his client's leaving.
     """
 
-    __slots__ = ("since", "deadline", "child", "error", "_bell", "_rung")
+    __slots__ = ("since", "claim", "child", "error", "_bell", "_rung")
 
-    def __init__(self, since: float, deadline: float):
-        """Both monotonic."""
+    def __init__(self, since: float, claim: Claim):
+        """`since` is monotonic, and so is the claim's deadline."""
         self.since = since
-        self.deadline = deadline
+        self.claim = claim
         self.child: Child | None = None
         self.error: HermesError | None = None
         self._bell: Bell | None = None

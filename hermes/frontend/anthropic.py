@@ -37,7 +37,7 @@ class Anthropic:
         self._dispatcher = dispatcher
 
     def routes(self) -> list[Route]:
-        return [Route("POST", PATH, DIALECT, self.generate)]
+        return [Route("POST", PATH, DIALECT, self.generate, infers=True)]
 
     def generate(self, call: Call) -> Streamed:
         return infer(self._dispatcher, call, RULES, DIALECT)

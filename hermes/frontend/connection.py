@@ -16,6 +16,7 @@ from hermes.errors import BadRequest, BodyTooLarge, CallerError, ClientGone, Enc
 from hermes.frontend import http1
 from hermes.frontend.exchange import Call, Dialect, Response, Streamed, id_of
 from hermes.frontend.http1 import ChunkedBody, Request
+from hermes.frontend.live import Live
 from hermes.frontend.router import Route, Router
 from hermes.frontend.upload import Upload
 
@@ -42,10 +43,13 @@ class Limits:
 
 class House:
     """What every connection needs of the server. `admit(call)` finds out who asks, or raises a HermesError; `note(call, status, outcome)` is
-    told of each request once, at its end; `closing()`: take no further request on this connection."""
+    told of each request once, at its end; `closing()`: take no further request on this connection. `charge(call)` is asked before a
+    model is made to work, and may raise QuotaExceeded; `live` has the calls that are being served."""
 
     def __init__(self, router: Router, limits: Limits, admit: Callable, note: Callable, closing: Callable[[], bool]):
         self.router, self.limits, self.admit, self.note, self.closing = router, limits, admit, note, closing
+        self.live = Live()
+        self.charge: Callable[[Call], None] = lambda call: None
 
 
 def _timeval(seconds: float) -> bytes:
@@ -80,11 +84,14 @@ class ClientConnection:
         """Until the connection ends. Never raises what a client can cause."""
         try:
             while self._keep and self._one():
+                self._house.live.remove(self)
                 self.idle = True
                 if self._house.closing():
                     break
         except (OSError, ClientGone):
             return                              # nobody is left to be told
+        finally:
+            self._house.live.remove(self)
         if not self._keep:
             self._linger()
 
@@ -117,6 +124,10 @@ class ClientConnection:
             self._refuse(call, dialect, error)
             return True
         except (ClientGone, OSError):
+            if call is not None and call.cancelled is not None:
+                self._keep = False
+                self._refuse(call, dialect, call.cancelled)
+                return True
             if call is not None:
                 self._house.note(call, 499, "cancelled")
             raise
@@ -136,6 +147,7 @@ class ClientConnection:
         request_id, limits = id_of(request), self._limits
         call = Call(request, self, heartbeat=limits.heartbeat, heartbeat_plain=limits.heartbeat_plain, headers=dialect.ids(request_id),
                     request_id=request_id)
+        self._house.live.add(self, call)
         return call, dialect
 
     def _answer(self, call: Call) -> tuple[Response | Streamed, Route]:
@@ -145,6 +157,8 @@ class ClientConnection:
         keep, self._keep = self._keep, self._keep and not unread
         self._house.admit(call)
         route, call.model = self._house.router.match(request.method, request.path)
+        if route.infers:
+            self._house.charge(call)
         if route.streams_body:
             return self._answer_upload(call, route, keep)
         if unread:
@@ -279,7 +293,11 @@ class ClientConnection:
             outcome, status = error.code, answer.status if self._sent else error.status
             self._tell(call, route.dialect, answer, error)
         except (ClientGone, OSError):
-            raise
+            if call.cancelled is None:
+                raise
+            self._keep = False
+            status = answer.status if self._sent else call.cancelled.status
+            self._tell(call, route.dialect, answer, call.cancelled)
         except Exception:
             log.exception("a stream ended by an error of ours")
             outcome, status = HermesError.code, answer.status if self._sent else HermesError.status

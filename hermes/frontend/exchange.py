@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from hermes.dispatch.lease import Lease
+from hermes.dispatch.pending import Pending
 from hermes.errors import HermesError
 from hermes.frontend.http1 import Request
 from hermes.frontend.principal import NOBODY, Principal
@@ -28,7 +29,8 @@ class Call:
     `principal` is filled in by the gate, and `headers` with what every answer to the call has to say; `model` is what the path named,
     decoded, or what the endpoint found; `queued` is filled in by the endpoint, in seconds; `leases`: what it had of the workers, the last
     of them for the answer. `heartbeat`: after how many seconds of waiting a stream shows signs of life; `heartbeat_plain` the same for
-    an answer that is none. `request_id` as in `id_of`. On a route that streams its body that is not in `body` but comes from `upload`."""
+    an answer that is none. `request_id` as in `id_of`. On a route that streams its body that is not in `body` but comes from `upload`.
+    `rank`: the class it waits in; `reserved`: it counts against its client's tokens already; `pending` and `cancelled` are for those who look on, and for those who end it."""
 
     request: Request
     client: object
@@ -43,6 +45,10 @@ class Call:
     headers: tuple[tuple[str, str], ...] = ()
     request_id: str = ""
     upload: Upload | None = None
+    rank: int = 1
+    reserved: bool = False
+    pending: Pending | None = None
+    cancelled: HermesError | None = None
 
     def wants_sse(self) -> bool:
         return SSE in self.request.headers.get("accept", "").lower()

@@ -17,7 +17,7 @@ FRESH = 1.0                 # seconds for which what Ollama said of itself is go
 class Views(Protocol):
     """What Application shows. `see` asks Ollama; the others only look."""
 
-    def status(self, seen) -> dict: ...
+    def status(self, seen, call: Call) -> dict: ...
     def serving(self) -> bool: ...
     def see(self, client): ...
 
@@ -46,7 +46,7 @@ class Health:
         return Response(200, b"ok\n", "text/plain; charset=utf-8")
 
     def status(self, call: Call) -> Response:
-        body = json.dumps(self._views.status(self._see(call)), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
+        body = json.dumps(self._views.status(self._see(call), call), ensure_ascii=False, allow_nan=False).encode("utf-8", "replace")
         return Response(200, body + b"\n", headers=(("Cache-Control", "no-store"),))
 
     def _see(self, call: Call):

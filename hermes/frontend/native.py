@@ -70,7 +70,7 @@ class Native:
         self._dispatcher = dispatcher
 
     def routes(self) -> list[Route]:
-        return ([Route("POST", path, DIALECT, self.generate) for path in GENERATING]
+        return ([Route("POST", path, DIALECT, self.generate, infers=True) for path in GENERATING]
                 + [Route("POST", "/api/show", DIALECT, self.show)]
                 + [Route(method, path, DIALECT, self.read) for method, path in READING])
 
@@ -130,7 +130,8 @@ def infer(dispatcher: Dispatcher, call: Call, rules: Rules, dialect: Dialect) ->
     if not native:
         job = job._replace(prelude=loading.prelude(place, name, call.request.path))
     kind = rules.kind(members["stream"].value if "stream" in members else None)
-    return send(dispatcher, call, Errand(place, job, dialect, kind))
+    rank = dispatcher.registry.embedding_rank if call.request.path in EMBEDDING else 0
+    return send(dispatcher, call, Errand(place, job, dialect, kind, rank))
 
 
 def spoken_name(dispatcher: Dispatcher, call: Call, place: Place, *, native: bool) -> str:

@@ -64,8 +64,8 @@ class OpenAI:
         self._dispatcher = dispatcher
 
     def routes(self) -> list[Route]:
-        return ([Route("POST", path, dialect, self.generate) for path, (dialect, _) in GENERATING.items()]
-                + [Route("POST", "/v1/audio/transcriptions", DIALECT, self.transcribe),
+        return ([Route("POST", path, dialect, self.generate, infers=True) for path, (dialect, _) in GENERATING.items()]
+                + [Route("POST", "/v1/audio/transcriptions", DIALECT, self.transcribe, infers=True),
                    Route("GET", "/v1/models", DIALECT, self.read), Route("GET", "/v1/models/{model}", DIALECT, self.retrieve)])
 
     def generate(self, call: Call) -> Streamed:

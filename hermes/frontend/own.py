@@ -23,6 +23,7 @@ from hermes.frontend.jsonbody import Edit, Member, Members, Pieces, read_members
 from hermes.frontend.jsonscan import Scanner, Span
 from hermes.frontend.relay import find_place, refusal
 from hermes.frontend.router import Route
+from hermes.frontend.wishes import asker_of, told
 from hermes.workers.messages import Bytes, Rename
 
 _KINDS = {"prompt": (str, "a string"), "messages": (list, "an array"), "system": (str, "a string"), "images": (list, "an array"),
@@ -41,7 +42,7 @@ class Own:
         self._dispatcher = dispatcher
 
     def routes(self) -> list[Route]:
-        return [Route("POST", "/v1/llm/{model}", DIALECT, self.generate)]
+        return [Route("POST", "/v1/llm/{model}", DIALECT, self.generate, infers=True)]
 
     def generate(self, call: Call) -> Response | Streamed:
         asked = read_request(call.body)
@@ -52,7 +53,7 @@ class Own:
         job = self._dispatcher.job("POST", path, body=body, ending="done", decode=True, headers=(("Content-Type", "application/json"),),
                                    rename=Rename("model", name, call.model) if name != call.model else None)       # for Ollama's errors
         stream = "stream" in asked and asked["stream"].value
-        pending = self._dispatcher.admit(place, job, call.client, call.leases)
+        pending = call.pending = self._dispatcher.admit(place, job, asker_of(call))
         lease = pending.wait(call.arrived + (call.heartbeat if stream else call.heartbeat_plain))
         return _streamed(call, pending, lease) if stream else _plain(call, pending, lease)
 
@@ -61,8 +62,10 @@ def _streamed(call: Call, pending: Pending, lease: Lease | None) -> Response | S
     """Our records, or Ollama's refusal; if neither has come yet, heartbeats first."""
     kind = SSE if call.wants_sse() else NDJSON
     source_of = partial(_records, call, kind)
-    if lease is not None and lease.head.status != 200:
-        return _refused(lease)
+    if lease is not None:
+        call.headers += told(pending, lease.queued)
+        if lease.head.status != 200:
+            return _refused(lease)
     source = Late(pending, Beats(call.heartbeat, kind), source_of) if lease is None else source_of(lease)
     headers = (("Content-Type", kind), ("Cache-Control", "no-cache"), ("X-Accel-Buffering", "no"))
     return Streamed(200, source, "plain", headers=headers, in_band=DIALECT.in_band(kind, call.request_id))
@@ -81,6 +84,7 @@ def _plain(call: Call, pending: Pending, lease: Lease | None) -> Response | Stre
         beats = Beats(call.heartbeat_plain, JSON)
         return Streamed(200, Late(pending, beats, partial(Whole, call)), "plain", headers=(("Content-Type", JSON),), in_band=DIALECT.error_body)
     call.queued = lease.queued
+    call.headers += told(pending, lease.queued)
     return _refused(lease) if lease.head.status != 200 else Response(200, _whole(Answer(call, lease)))
 
 

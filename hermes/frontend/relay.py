@@ -12,6 +12,7 @@ from hermes.errors import ClientForbidden, UpstreamFailed
 from hermes.frontend.exchange import JSON, NDJSON, SSE, Call, Dialect, Source, Streamed
 from hermes.frontend.heartbeat import Beats, Late
 from hermes.frontend.http1 import chunk
+from hermes.frontend.wishes import asker_of, told
 from hermes.names import canonical
 from hermes.workers.chunks import payload
 from hermes.workers.messages import Body, Job
@@ -52,22 +53,25 @@ def make_job(dispatcher: Dispatcher, call: Call, body: Body, ending: str) -> Job
 
 
 class Errand(NamedTuple):
-    """What is to be relayed: `kind` is the content type the answer will have if all goes well and it may begin late; "" = it may not."""
+    """What is to be relayed: `kind` is the content type the answer will have if all goes well and it may begin late; "" = it may not. `rank`: the best class it
+    has if nobody asks for one."""
 
     place: Place
     job: Job
     dialect: Dialect
     kind: str = ""
+    rank: int = 0
 
 
 def relay(dispatcher: Dispatcher, call: Call, errand: Errand) -> Streamed:
     """Run the job and hand its answer on as it comes; if it is long in coming, begin it with heartbeats."""
-    pending = dispatcher.admit(errand.place, errand.job, call.client, call.leases, call.upload)
+    pending = call.pending = dispatcher.admit(errand.place, errand.job, asker_of(call, errand.rank))
     patience = {"": math.inf, JSON: call.heartbeat_plain}.get(errand.kind, call.heartbeat)
     lease = pending.wait(call.arrived + patience)
     if lease is None:
         return _late(call, errand, pending)
     call.queued = lease.queued
+    call.headers += told(pending, lease.queued)
     head = lease.head
     kind = dict(head.headers).get("content-type", "")
     headers = tuple((_NAMES.get(name, name), value) for name, value in head.headers)

@@ -5,6 +5,7 @@ What has no route is answered as Ollama's routers do (ollama-api.md §1.1): 404 
 
 import html
 import posixpath
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -15,28 +16,30 @@ from hermes.errors import BadRequest, MethodNotAllowed, NotFound
 from hermes.frontend.exchange import Call, Dialect, Response, Streamed
 from hermes.frontend.sites import ALLOW_ORIGIN, is_address
 
-MODEL = "{model}"
-DIGEST = "{digest}"
+_PLACE = re.compile(r"\{[a-z]+\}")
 ORDER = ("HEAD", "GET", "POST", "DELETE")       # in which Ollama names the methods of a path
 Endpoint = Callable[[Call], Response | Streamed]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` is exact, or has one {model} that stands for one or more segments, `/` and `%2F` included, or one {digest}.
-    `streams_body`: the endpoint reads the body itself, with `Call.upload`."""
+    """`path` is exact, or has one {name} that stands for one or more segments, `/` and `%2F` included.
+    `streams_body`: the endpoint reads the body itself, with `Call.upload`. `infers`: it makes a model work, which counts against
+    its client's tokens."""
 
     method: str
     path: str
     dialect: Dialect
     endpoint: Endpoint
     streams_body: bool = False
+    infers: bool = False
 
     def match(self, path: str) -> str | None:
         """The name in the path, "" for a route without one; None = another path."""
-        before, found, after = self.path.partition(DIGEST if DIGEST in self.path else MODEL)
-        if not found:
+        place = _PLACE.search(self.path)
+        if not place:
             return "" if path == self.path else None
+        before, after = self.path[:place.start()], self.path[place.end():]
         if not path.startswith(before) or not path.endswith(after) or len(path) <= len(before) + len(after):
             return None
         return decode(path[len(before):len(path) - len(after)])

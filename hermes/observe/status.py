@@ -6,11 +6,13 @@ import os
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from typing import Protocol
 
 from hermes import __version__
+from hermes.config import CLASSES
 from hermes.dispatch.pool import PoolSnapshot
 from hermes.errors import ClientGone
 from hermes.names import canonical
@@ -70,6 +72,20 @@ def _key(name: str) -> str:
         return name
 
 
+class Request(Protocol):
+    """A call that is with a model, as hermes.frontend.live sees it."""
+
+    id: str
+    client: str
+    rank: int
+    model: str
+    upstream: str
+    phase: str
+    position: int
+    seconds: float
+    tokens: int
+
+
 @dataclass(frozen=True, slots=True)
 class Facts:
     """What Application knows of itself. `started` is monotonic; `starting`: pool name → workers that are on their way."""
@@ -79,6 +95,7 @@ class Facts:
     url: str
     outcomes: dict[str, int]
     starting: dict[str, int]
+    requests: Sequence[Request] = ()
 
 
 def picture(facts: Facts, pools: list[PoolSnapshot], seen: Seen) -> dict:
@@ -99,6 +116,7 @@ def picture(facts: Facts, pools: list[PoolSnapshot], seen: Seen) -> dict:
         "upstream": {"url": url, "up": seen.up, "version": seen.version, "latency": round(seen.latency, 6),
                      "age": round(time.monotonic() - seen.checked, 3), "error": seen.error},
         "models": [_model(pool, seen, starting.get(pool.name, 0)) for pool in pools],
+        "requests": [_request(one, seen) for one in facts.requests],
         "host": host(),
     }
 
@@ -109,9 +127,18 @@ def _model(pool: PoolSnapshot, seen: Seen, starting: int) -> dict:
             "workers": {"max": pool.size, "idle": pool.idle, "busy": pool.busy, "starting": starting,
                         "down": max(0, pool.size - pool.idle - pool.busy - starting), "pids": list(pool.pids)},
             "queue": {"depth": pool.queued, "limit": pool.queue_limit, "oldest": round(pool.oldest, 3)},
-            "answered": pool.answered, "restarts": pool.restarts, "closed": pool.closed,
+            "answered": pool.answered, "restarts": pool.restarts, "closed": pool.closed, "paused": pool.paused,
             "loaded": loaded is not None if seen.up else None, "memory": loaded.get("size") if loaded else None,
             "memory_gpu": loaded.get("size_vram") if loaded else None, "expires_at": loaded.get("expires_at") if loaded else None}
+
+
+def _request(one: Request, seen: Seen) -> dict:
+    """Whoever has his turn and no token yet waits for the load, if Ollama does not have the model loaded, else for his prompt to be read."""
+    phase = one.phase
+    if phase == "waiting":
+        phase = "prefill" if not seen.up or _key(one.upstream) in seen.loaded else "loading"
+    return {"id": one.id or None, "client": one.client or None, "class": CLASSES[one.rank], "model": one.model, "phase": phase,
+            "position": one.position, "seconds": round(one.seconds, 3), "tokens": one.tokens}
 
 
 def host() -> dict:

@@ -3,6 +3,7 @@
 import os
 import socket
 
+from hermes.dispatch.shares import Claim
 from hermes.workers.child import Child
 from hermes.workers.messages import FrameReader, Kind
 
@@ -98,4 +99,4 @@ class FakeChild(Child):
 
 def hire(pool, client, patience: float):
     """A worker, now or within `patience` seconds."""
-    return pool.wait(pool.enter(patience), client)
+    return pool.wait(pool.enter(Claim(), patience), client)

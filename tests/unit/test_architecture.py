@@ -14,7 +14,7 @@ FILES = sorted((ROOT / "hermes").rglob("*.py"))
 # A module may import what has its own rank or a lower one.
 RANKS = {"hermes": 0, "hermes.errors": 1, "hermes.names": 1, "hermes.config": 1, "hermes.workers.messages": 1, "hermes.workers": 2,
          "hermes.dispatch": 3, "hermes.observe": 4, "hermes.frontend": 5, "hermes.application": 6, "hermes.cli": 7, "hermes.demo": 7,
-         "hermes.archive": 7, "hermes.deploy": 7, "hermes.__main__": 8}
+         "hermes.archive": 7, "hermes.remote": 6, "hermes.deploy": 7, "hermes.__main__": 8}
 STRANGERS = [("hermes.frontend.router", "hermes.dispatch.dispatcher"), ("hermes.frontend.router", "hermes.workers.supervisor"),
              ("hermes.dispatch.dispatcher", "hermes.workers.supervisor")]
 WORKER = {"hermes", "hermes.errors", "hermes.names", "hermes.workers",

@@ -28,7 +28,8 @@ from hermes.dispatch import limits
 from hermes.errors import HermesError
 from hermes.frontend import http1
 from hermes.frontend.own import _KINDS
-from hermes.frontend.router import MODEL, Router
+from hermes.frontend.live import Picture
+from hermes.frontend.router import Router
 from hermes.observe import status
 from hermes.workers import ollama, restart
 
@@ -63,7 +64,7 @@ def spans(cell: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def router() -> Router:
-    return application.Application._router(SimpleNamespace(dispatcher=None))
+    return application.Application._router(SimpleNamespace(dispatcher=None, live=None, _whose=None))
 
 
 def section(title: str) -> str:
@@ -80,7 +81,7 @@ def test_the_table_of_keys_is_the_settings() -> None:
 
 
 def test_every_variable_exists() -> None:
-    known = {setting.variable for setting in SETTINGS} | {"HERMES_CONFIG"}
+    known = {setting.variable for setting in SETTINGS} | {"HERMES_CONFIG", "HERMES_KEY"}
     text = README + DOCKERFILE + (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\bHERMES_[A-Z_]*[A-Z]\b", text))
     assert named and named <= known
@@ -160,7 +161,7 @@ def test_the_sample_of_the_status_has_its_shape() -> None:
     fields = {field: 1 for field in status.PoolSnapshot.__dataclass_fields__}
     pool = status.PoolSnapshot(**fields | {"name": "m", "model": "m", "closed": None} | ({"pids": (1, 2)} if "pids" in fields else {}))
     seen = status.Seen(True, "1", {}, 0.0, 0.0, None)
-    real = status.picture(status.Facts("serving", 0.0, "http://x", {}, {}), [pool], seen)
+    real = status.picture(status.Facts("serving", 0.0, "http://x", {}, {}, [Picture("r", "c", 1, "m", "m", "waiting", 0, 1.0, 0)]), [pool], seen)
     assert _shape(sample) == _shape(json.loads(json.dumps(real)))
     assert sample["version"] == hermes.__version__
 
@@ -296,7 +297,7 @@ def test_no_sentence_is_left_over_from_another_place() -> None:
     assert "not Nous Research's Hermes Agent" in README
     for issue in ("7758", "2004", "3144"):
         assert f"https://github.com/ollama/ollama/issues/{issue}" in README
-    assert MODEL in README
+    assert "{model}" in README
     assert not re.search(r"/(?:work|tmp|root|home)/", README)
 
 

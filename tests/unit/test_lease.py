@@ -7,6 +7,7 @@ import pytest
 from hermes.dispatch import lease as lease_module
 from hermes.dispatch.dispatcher import Dispatcher, Upstream
 from hermes.dispatch.lease import Lease
+from hermes.dispatch.pending import Asker
 from hermes.dispatch.pool import Pool
 from hermes.dispatch.registry import Place
 from hermes.errors import (BadRequest, ClientGone, RequestTimeout, UpstreamBroken, UpstreamError, UpstreamFailed, UpstreamTimeout,
@@ -384,7 +385,7 @@ def test_a_worker_with_half_a_frame_on_its_pipe_is_of_no_further_use(talk: Talk,
 
 def open_upload(talk: Talk, start):
     dispatcher = Dispatcher(None, Upstream("http://u", UPLOAD.timeouts))
-    return start(dispatcher.open, Place(talk.pool, "", 30.0), UPLOAD, talk.ours, Body(talk.ours, 6))
+    return start(lambda: dispatcher.admit(Place(talk.pool, "", 30.0), UPLOAD, Asker(talk.ours, body=Body(talk.ours, 6))).wait())
 
 
 def test_a_worker_that_is_lost_with_the_body_has_no_successor(talk: Talk, new_child, start) -> None:

@@ -31,9 +31,9 @@ class House:
     def job(self, method: str, path: str, **fields) -> Job:
         return Job("http://u", method, path, timeouts=TIMES, **fields)
 
-    def admit(self, place, job: Job, client, leases, body=None):
-        self.opened.append((place, job, body))
-        return SimpleNamespace(wait=lambda until: SimpleNamespace(head=Head(200, (), "length"), queued=0.0))
+    def admit(self, place, job: Job, asker):
+        self.opened.append((place, job, asker.body))
+        return SimpleNamespace(wait=lambda until: SimpleNamespace(head=Head(200, (), "length"), queued=0.0), first_position=0)
 
     def ask(self, method: str, path: str, body: bytes = b"{}") -> Call:
         call = Call(Request(method, path, "", {"content-type": "application/json", "authorization": "Bearer x"}), None, body, principal=self.principal)

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 import pytest
 
 from hermes.dispatch.pool import Pool
+from hermes.dispatch.shares import Claim
 from hermes.errors import BadRequest, ClientGone, Draining, HermesError, PoolDown, QueueFull, QueueTimeout
 from tests.harness import eventually
 from tests.unit.fakes import hire
@@ -124,6 +125,40 @@ def test_timeout_leaves_no_trace(desk) -> None:
             hire(d.pool, ours, patience)
     assert d.figures() == (0, 0, 0)
     assert os.listdir("/proc/self/fd") == descriptors
+
+
+def test_a_worker_is_not_left_idle_by_one_whose_time_is_up(desk) -> None:
+    """His thread has not noticed yet; whoever comes then does not wait behind him."""
+    d = desk()
+    late = d.pool.enter(Claim(), 0.0)
+    d.pool.offer(d.child[0])
+    assert late.child is None and d.figures() == (1, 0, 1)
+    assert d.pool.enter(Claim(), FOREVER).child is d.child[0]
+    with pytest.raises(QueueTimeout):
+        d.pool.wait(late, d.new_pair()[0])
+
+
+def test_one_whose_time_is_up_makes_room(desk) -> None:
+    d = desk(limit=1)
+    late = d.pool.enter(Claim(), 0.0)
+    d.pool.enter(Claim(), FOREVER)
+    assert not late._rung.locked() and d.figures() == (0, 0, 1)
+    with pytest.raises(QueueFull):
+        d.pool.wait(late, d.new_pair()[0])
+
+
+def test_accounts_are_settled_however_a_lease_ends(desk) -> None:
+    d = desk(size=3, staff=3)
+    accounts = d.pool._backlog._classes[1]
+    d.pool.release(d.hire(), reusable=True)
+    assert d.pool._backlog._mean is None        # it was not used
+    one, two, three = d.hire(), d.hire(), d.hire()
+    assert accounts.accounts == 1
+    d.pool.release(one, reusable=True, took=0.5)
+    d.pool.release(two, reusable=False)
+    d.pool.discard(three)
+    d.pool.release(three, reusable=False)
+    assert accounts.accounts == 0 and d.pool._backlog._mean > 0.0
 
 
 @pytest.mark.parametrize("leave", ["close", "half-close"])

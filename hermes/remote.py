@@ -1,0 +1,104 @@
+"""What `status`, `queue` and `cancel` do: ask a running Hermes over HTTP, as any other client would, and show the answer.
+
+The key comes from HERMES_KEY: a command line can be read by every user of the machine.
+"""
+
+import http.client
+import json
+import os
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote, urlsplit
+
+from hermes import config
+
+TIMEOUT = 10.0              # seconds
+NOTHING = "-"
+
+
+class Refused(Exception):
+    """No answer, or one that says no; the text says why."""
+
+
+def base_url(given: str | None, environ: Mapping[str, str]) -> str:
+    """`given`, or where the configuration says that Hermes listens. Raises ConfigError."""
+    if given:
+        return given if "://" in given else f"http://{given}"
+    server = config.load(config.find(environ), environ).server
+    host = server.host if server.host not in ("", "0.0.0.0", "::") else "127.0.0.1"
+    return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"
+
+
+def ask(method: str, path: str, url: str, key: str = "") -> dict:
+    """The JSON of an answer; {} if it has none. Raises Refused."""
+    parts = urlsplit(url)
+    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    if parts.scheme not in kinds or not parts.hostname:
+        raise Refused(f"not the URL of a Hermes: {url}")
+    try:
+        connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=TIMEOUT)
+        connection.request(method, parts.path.rstrip("/") + path, headers={"Authorization": f"Bearer {key}"} if key else {})
+        answer = connection.getresponse()
+        body = answer.read()
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise Refused(f"no answer from {url}: {error}") from None
+    try:
+        said = json.loads(body) if body.strip() else {}
+    except ValueError:
+        raise Refused(f"{url} does not answer as a Hermes does (status {answer.status})") from None
+    if answer.status >= 400:
+        error = said.get("error", answer.status)
+        raise Refused(str(error.get("message", error) if isinstance(error, dict) else error))
+    return said
+
+
+def cancel_path(request_id: str) -> str:
+    return "/v1/requests/" + quote(request_id, safe="")
+
+
+def status_lines(status: dict) -> Iterable[str]:
+    """What runs where, one line a model."""
+    upstream, totals = status["upstream"], status["totals"]
+    yield (f"{status['status']}  hermes {status['version']}  up {duration(status['uptime'])}  "
+           f"running {totals['running']}  queued {totals['queued']}  answered {totals['ok']}")
+    yield f"ollama {upstream['url']}  " + (f"up, {upstream['version']}" if upstream["up"] else f"down: {upstream['error']}")
+    rows = [(model["name"], f"{model['workers']['busy']}/{model['workers']['max']}", f"{model['queue']['depth']}/{model['queue']['limit']}",
+             {True: "yes", False: "no", None: "?"}[model["loaded"]], model["closed"] or ("paused" if model["paused"] else ""))
+            for model in status["models"]]
+    yield from table(("MODEL", "RUNNING", "QUEUED", "LOADED", ""), rows)
+
+
+def queue_lines(status: dict) -> Iterable[str]:
+    """Who waits and who runs, in the order of service."""
+    rows = [tuple(NOTHING if value in (None, "") else str(value) for value in
+                  (one["id"], one["client"], one["class"], one["model"], one["phase"], one["position"] or None, duration(one["seconds"]), one["tokens"]))
+            for one in status["requests"]]
+    yield from table(("ID", "CLIENT", "CLASS", "MODEL", "PHASE", "POSITION", "TIME", "TOKENS"), rows)
+
+
+def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterable[str]:
+    """Columns as wide as they need to be; what came from outside is shown without control characters."""
+    cells = [titles, *(tuple("".join(c if c.isprintable() else "?" for c in cell) for cell in row) for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
+    for row in cells:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
+
+
+def duration(seconds: float) -> str:
+    """"3.2s", "5m12s", "2h05m", "3d04h"."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    minutes, rest = divmod(int(seconds), 60)
+    if minutes < 60:
+        return f"{minutes}m{rest:02d}s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours < 24 else f"{hours // 24}d{hours % 24:02d}h"
+
+
+def run(command: str, url: str, request_id: str = "", environ: Mapping[str, str] = os.environ) -> Iterable[str]:
+    """The lines to print. Raises Refused."""
+    key = environ.get("HERMES_KEY", "")
+    if command == "cancel":
+        ask("DELETE", cancel_path(request_id), url, key)
+        return [f"cancelled {request_id}"]
+    status = ask("GET", "/v1/status", url, key)
+    return status_lines(status) if command == "status" else queue_lines(status)
