@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help test unit soak bench demo serve pyz image clean
+.PHONY: help test unit soak faults bench demo serve pyz image clean
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
@@ -18,6 +18,9 @@ unit: $(VENV)/ready  ## what needs no process: seconds
 
 soak: $(VENV)/ready  ## what is too large for every day: uploads of 2 GiB
 	HERMES_TEST_LARGE=1 $(BIN)/python -m pytest tests/process/test_uploads.py -k larger_than_memory
+
+faults: $(VENV)/ready  ## bad input and greedy clients for longer than in `test`: minutes
+	HERMES_TEST_FAULTS=1 $(BIN)/python -m pytest tests/unit/test_http1_fuzz.py tests/process/test_fuzz.py tests/process/test_greedy.py -q
 
 $(VENV)/ready:
 	$(PYTHON) -m venv $(VENV)

@@ -9,7 +9,7 @@ import math
 __all__ = [
     "HermesError", "CallerError", "BadRequest", "Unauthorized", "Forbidden", "ClientForbidden", "CloudRefused", "NotFound", "ModelNotFound", "MethodNotAllowed",
     "RequestTimeout", "BodyTooLarge", "UriTooLong", "EncodedBody", "ExpectationFailed", "HeadTooLarge", "NotImplementedByHermes",
-    "VersionNotSupported", "RateLimited", "QuotaExceeded", "LockedOut", "HermesBusy", "QueueFull", "QueueTimeout", "Cancelled", "Draining", "PoolDown", "TooManyConnections",
+    "VersionNotSupported", "RateLimited", "QuotaExceeded", "LockedOut", "HermesBusy", "QueueFull", "QueueTimeout", "Cancelled", "Draining", "PoolDown", "TooManyConnections", "BodiesParked",
     "UpstreamError", "UpstreamUnreachable", "UpstreamBroken", "UpstreamTimeout", "UpstreamFailed", "WorkerLost", "ClientGone",
 ]
 
@@ -175,6 +175,12 @@ class PoolDown(HermesBusy):
 
 class TooManyConnections(HermesBusy):
     code = "too_many_connections"
+
+
+class BodiesParked(HermesBusy):
+    """The bodies of the requests that are here take all the memory that bodies may take."""
+
+    code = "bodies_parked"
 
 
 class QueueTimeout(HermesError):

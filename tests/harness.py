@@ -19,6 +19,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 SLOW = 4.0                      # times are allowed this many times their figure; counts never
+FAULTS = bool(os.environ.get("HERMES_TEST_FAULTS"))        # `make faults`: more of it, and what takes long
 
 
 def eventually(fact: Callable[[], object], timeout: float = 15.0, what: str = "it"):
@@ -47,6 +48,8 @@ class Hermes:
         self.process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                         start_new_session=True)
         self.lines: list[str] = []
+        self.hears = threading.Event()          # cleared, nobody reads the log
+        self.hears.set()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         line = eventually(lambda: self.process.poll() is not None and "ended" or self.line("listening on"), what="listening")
@@ -66,6 +69,7 @@ class Hermes:
 
     def _read(self) -> None:
         for line in self.process.stderr:
+            self.hears.wait()
             self.lines.append(line.decode("utf-8", "replace").rstrip("\n"))
 
     def line(self, part: str) -> str | None:
@@ -103,6 +107,7 @@ class Hermes:
         return self
 
     def __exit__(self, *exc) -> None:
+        self.hears.set()
         if self.process.poll() is None:
             self.process.terminate()
             try:
@@ -157,6 +162,12 @@ def descriptors(pid: int) -> int:
 
 def status_field(pid: int, name: str) -> str:
     return re.search(rf"^{name}:\s+(\S+)", Path(f"/proc/{pid}/status").read_text(encoding="ascii"), re.MULTILINE)[1]
+
+
+def cpu_seconds(pid: int) -> float:
+    """Of the process itself, without its children."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass

@@ -48,6 +48,7 @@ class ServerSettings:
     origins: tuple[str, ...]  # lower case; each may have one *
     drain_timeout: float
     max_body: int
+    max_parked: int  # of all requests together
     max_connections: int
     head_timeout: float
     body_timeout: float

@@ -12,10 +12,12 @@ import struct
 import time
 from collections.abc import Callable
 
-from hermes.errors import BadRequest, BodyTooLarge, CallerError, ClientGone, EncodedBody, HermesError, RequestTimeout
+from hermes.errors import (BadRequest, BodyTooLarge, CallerError, ClientGone, EncodedBody, HermesBusy, HermesError, RequestTimeout,
+                           TooManyConnections)
 from hermes.frontend import http1
+from hermes.frontend.crowd import OUT_OF_DESCRIPTORS, Parking, Waiting
 from hermes.frontend.exchange import Call, Dialect, Response, Streamed, id_of
-from hermes.frontend.http1 import ChunkedBody, Request
+from hermes.frontend.http1 import ChunkedBody, CountedBody, HeadReader, Request
 from hermes.frontend.live import Live
 from hermes.frontend.router import Route, Router
 from hermes.frontend.upload import Upload
@@ -24,6 +26,7 @@ log = logging.getLogger("hermes.connection")
 READ = 64 * 1024
 LINGER = 1.0                # seconds in which a refused client may finish talking, so that no reset eats the answer
 LINGER_BYTES = 1 << 20
+BODY_RATE = 50_000          # bytes a second: so fast a body may come for as long as it takes (reliability.md §2.2)
 COMPRESSED = ("Hermes reads no compressed request body: send it without Content-Encoding"
               " (Codex: enable_request_compression = false under [features] in its config.toml)")
 
@@ -37,6 +40,7 @@ class Limits:
         self.idle = settings.keepalive_timeout
         self.send = settings.send_timeout
         self.max_body = settings.max_body
+        self.max_parked = max(settings.max_parked, settings.max_body)
         self.heartbeat = settings.heartbeat
         self.heartbeat_plain = settings.heartbeat_plain
 
@@ -48,6 +52,7 @@ class House:
 
     def __init__(self, router: Router, limits: Limits, admit: Callable, note: Callable, closing: Callable[[], bool]):
         self.router, self.limits, self.admit, self.note, self.closing = router, limits, admit, note, closing
+        self.waiting, self.parking = Waiting(), Parking()
         self.live = Live()
         self.charge: Callable[[Call], None] = lambda call: None
 
@@ -69,6 +74,8 @@ class ClientConnection:
         self._sent = False                      # has anything of the present answer gone out?
         self._keep = True                       # may another request follow?
         self.idle = True                        # between two requests: may be closed by the server at any time
+        self._evicted = False
+        self._parked = 0                        # bytes of the present request's body
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self._limits.send))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(self._limits.idle))
@@ -82,18 +89,29 @@ class ClientConnection:
 
     def serve(self) -> None:
         """Until the connection ends. Never raises what a client can cause."""
+        waiting = self._house.waiting
+        waiting.enter(self)
         try:
             while self._keep and self._one():
                 self._house.live.remove(self)
+                self._park(0)
                 self.idle = True
+                waiting.enter(self)
                 if self._house.closing():
                     break
+            if not self._keep and not self._evicted:
+                self._linger()
         except (OSError, ClientGone):
             return                              # nobody is left to be told
         finally:
             self._house.live.remove(self)
-        if not self._keep:
-            self._linger()
+            self._park(0)
+            waiting.leave(self)
+
+    def evict(self) -> None:
+        """Any thread: others need the place of this connection, which is among those that wait."""
+        self._evicted = True
+        self.hang_up()
 
     def hang_up(self) -> None:
         """Any thread: the server stops, and this connection waits for a request that must not come."""
@@ -112,21 +130,24 @@ class ClientConnection:
         dialect = call = None
         self._sent = self.idle = False
         try:
-            head = self._read_head(deadline)
-            if head is None:
+            request = self._read_head(deadline)
+            if request is None:
                 return False
-            call, dialect = self._meet(http1.parse_head(head))
-            self._keep = call.request.keep_alive
+            call, dialect = self._meet(request)
+            self._keep = request.keep_alive
             answer, route = self._answer(call)
         except HermesError as error:
             if call is None:
                 call, dialect = self._meet(http1.UNREAD)
             self._refuse(call, dialect, error)
             return True
-        except (ClientGone, OSError):
+        except (ClientGone, OSError) as error:
             if call is not None and call.cancelled is not None:
                 self._keep = False
                 self._refuse(call, dialect, call.cancelled)
+                return True
+            if call is not None and getattr(error, "errno", None) in OUT_OF_DESCRIPTORS:
+                self._refuse(call, dialect, HermesBusy("no descriptor is left for this request"))
                 return True
             if call is not None:
                 self._house.note(call, 499, "cancelled")
@@ -166,6 +187,7 @@ class ClientConnection:
                 raise EncodedBody(COMPRESSED)
             if request.length is not None and request.length > self._limits.max_body:
                 raise BodyTooLarge(f"the body is larger than {self._limits.max_body} bytes")
+            self._house.parking.check(request.length or 0, self._limits.max_parked)
             if request.expects_100 and not self._buffer:
                 self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
             call.body = self._read_body(request.length)
@@ -209,52 +231,48 @@ class ClientConnection:
             raise RequestTimeout("the request did not arrive in time")
         return self._sock.recv(READ)
 
-    def _read_head(self, deadline: float) -> bytes | None:
-        """Everything in front of the empty line; None: the client closed before a request began."""
-        buffer = self._buffer
+    def _read_head(self, deadline: float) -> Request | None:
+        """None: the client closed, or was sent away, before a request began."""
+        head = HeadReader()
+        data = self._buffer
         while True:
-            while buffer[:2] == b"\r\n":
-                buffer = buffer[2:]             # RFC 9112 §2.2: an empty line in front of a request is no request
-            end = buffer.find(b"\r\n\r\n")
-            if 0 <= end <= http1.HEAD_MAX:
-                self._buffer = buffer[end + 4:]
-                return buffer[:end]
-            if end > 0 or len(buffer) > http1.HEAD_MAX:
-                raise http1.overlong(buffer)
+            head.feed(data)
+            if head.request is not None:
+                break
             data = self._read(deadline)
             if not data:
-                if buffer.strip():
-                    raise ClientGone
-                return None
-            buffer += data
+                break
+        self._buffer = head.rest
+        if head.request is not None and self._house.waiting.leave(self):
+            return head.request
+        if not head.begun:
+            return None
+        if self._evicted:
+            raise TooManyConnections("too many connections")
+        raise ClientGone
 
     def _read_body(self, length: int | None) -> bytearray:
         """Never in memory twice, and never more room than what has come: a client may claim much and send nothing."""
+        body = ChunkedBody(self._limits.max_body) if length is None else CountedBody(length)
         deadline = time.monotonic() + self._limits.body
-        if length is None:
-            return self._read_chunked(deadline)
-        body, self._buffer = bytearray(self._buffer[:length]), self._buffer[length:]
-        while len(body) < length:
-            data = self._read(deadline)
-            if not data:
-                raise BadRequest("the body ended too early")
-            left = length - len(body)
-            if len(data) > left:
-                data, self._buffer = data[:left], data[left:]
-            body += data
-        return body
-
-    def _read_chunked(self, deadline: float) -> bytearray:
-        body = ChunkedBody(self._limits.max_body)
         data, self._buffer = self._buffer, b""
         while True:
             body.feed(data)
+            self._park(len(body.body()))
             if body.ended:
                 self._buffer = body.rest
                 return body.body()
-            data = self._read(deadline)
+            data = self._read(deadline + self._parked / BODY_RATE)
             if not data:
                 raise BadRequest("the body ended too early")
+
+    def _park(self, size: int) -> None:
+        """The present request's body has this size now. Raises BodiesParked."""
+        if size > self._parked:
+            self._house.parking.take(size - self._parked, self._limits.max_parked)
+        elif size < self._parked:
+            self._house.parking.give(self._parked - size)
+        self._parked = size
 
     # -- writing ---------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,10 @@
 """The listening socket: a ThreadingHTTPServer whose accepting is made safe, and the connections it has open.
 
 What is replaced of the standard one, and why: its accept queue of 5 makes a burst of clients wait for seconds; it resolves its own name at
-start; it spins when descriptors run out; it takes any number of connections; its handler is hermes.frontend.connection, because
-the stock parser repairs what must be refused (reliability.md §0.5-0.7, §2.1).
+start; it spins when descriptors run out; it takes any number of connections; a client that does not read fills 4 MB before it is noticed; its
+handler is hermes.frontend.connection, because the stock parser repairs what must be refused (reliability.md §0.5-0.7, §2.1, §2.2).
 """
 
-import errno
 import http.server
 import ipaddress
 import logging
@@ -17,12 +16,16 @@ import time
 
 from hermes.errors import HermesBusy, TooManyConnections
 from hermes.frontend import http1
-from hermes.frontend.connection import ClientConnection, House
+from hermes.frontend.connection import READ, ClientConnection, House
+from hermes.frontend.crowd import OUT_OF_DESCRIPTORS
 from hermes.frontend.exchange import new_request_id
+from hermes.observe.logs import Seldom
 
 ACCEPT_QUEUE = 1024
-OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 BREATH = 0.05               # seconds to wait when there are no descriptors: accept fails at once, again and again
+PATIENCE = 0.25             # seconds in which a connection that was sent away must have left
+SEND_BUFFER = 128 * 1024    # bytes, of which Linux makes twice as many
+SELDOM = 10.0               # seconds between two lines about the same want
 log = logging.getLogger("hermes.server")
 
 
@@ -39,7 +42,10 @@ class Server(http.server.ThreadingHTTPServer):
         self.house = house
         self._max = max_connections
         self._connections: set[ClientConnection] = set()
+        self._open = 0
         self._lock = threading.Lock()
+        self._left = threading.Condition(self._lock)
+        self._no_descriptors, self._no_room = Seldom(SELDOM), Seldom(SELDOM)
         self._thread: threading.Thread | None = None
         super().__init__((host, port), None)
 
@@ -47,6 +53,7 @@ class Server(http.server.ThreadingHTTPServer):
         """Without the look-up of our own name, which is a DNS wait on a locked-down host (http/server.py)."""
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)        # each connection inherits it
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.server_address[:2]
 
@@ -84,7 +91,7 @@ class Server(http.server.ThreadingHTTPServer):
     @property
     def open(self) -> int:
         with self._lock:
-            return len(self._connections)
+            return self._open
 
     # -- the accept thread -----------------------------------------------------------------------------------------
 
@@ -93,17 +100,33 @@ class Server(http.server.ThreadingHTTPServer):
             return super().get_request()
         except OSError as error:
             if error.errno in OUT_OF_DESCRIPTORS:
-                time.sleep(BREATH)
+                if count := self._no_descriptors.count(time.monotonic()):
+                    log.warning("no descriptor is left to accept a connection count=%d", count)
+                if not self.house.waiting.evict():
+                    time.sleep(BREATH)
             raise
 
     def process_request(self, request, client_address) -> None:
-        if self.open >= self._max:
+        if not self._make_room():
             self._turn_away(request, TooManyConnections("too many connections"))
             return
+        with self._lock:
+            self._open += 1
         try:
             super().process_request(request, client_address)
-        except RuntimeError:                    # can't start new thread
+        except (RuntimeError, MemoryError):     # can't start new thread
+            self._count_out()
             self._turn_away(request, HermesBusy("no thread is left for this connection"))
+
+    def _make_room(self) -> bool:
+        """Room for one more, if need be the place of the one that has waited longest for a request of its own."""
+        with self._left:
+            if self._open < self._max:
+                return True
+        if not self.house.waiting.evict():
+            return False
+        with self._left:
+            return self._left.wait_for(lambda: self._open < self._max, PATIENCE)
 
     def _turn_away(self, request: socket.socket, error: HermesBusy) -> None:
         request_id, dialect = new_request_id(), self.house.router.dialect("/")
@@ -113,9 +136,11 @@ class Server(http.server.ThreadingHTTPServer):
         try:
             request.setblocking(False)
             request.send(head + answer.body)
+            request.recv(READ)                  # what is not read would turn the close into a reset, which eats the answer
         except OSError:
             pass
-        log.warning("connection turned away reason=%s request_id=%s", error.code, request_id)
+        if count := self._no_room.count(time.monotonic()):
+            log.warning("connection turned away reason=%s request_id=%s count=%d", error.code, request_id, count)
         self.shutdown_request(request)
 
     # -- a connection's thread -------------------------------------------------------------------------------------
@@ -130,6 +155,17 @@ class Server(http.server.ThreadingHTTPServer):
         finally:
             with self._lock:
                 self._connections.discard(connection)
+
+    def process_request_thread(self, request, client_address) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._count_out()
+
+    def _count_out(self) -> None:
+        with self._left:
+            self._open -= 1
+            self._left.notify()
 
     def handle_error(self, request, client_address) -> None:
         log.error("a connection ended by an error of ours", exc_info=True)

@@ -6,6 +6,7 @@ bounded queue, and what does not fit is dropped and counted.
 
 import json
 import logging
+import math
 import queue
 import sys
 import threading
@@ -23,6 +24,7 @@ class LineHandler(logging.Handler):
         self._stream = stream or sys.stderr
         self._lines: queue.Queue[str | None] = queue.Queue(QUEUE)
         self.dropped = 0
+        self._told = 0                              # of those
         self._thread = threading.Thread(target=self._write, name="log writer", daemon=True)
         self._thread.start()
 
@@ -49,7 +51,7 @@ class LineHandler(logging.Handler):
                     lines.append(self._lines.get_nowait())
                 except queue.Empty:
                     break
-            text = "".join(f"{line}\n" for line in lines if line is not None)
+            text = "".join(f"{line}\n" for line in (*lines, self._confess()) if line is not None)
             try:
                 self._stream.write(text)
                 self._stream.flush()
@@ -57,6 +59,30 @@ class LineHandler(logging.Handler):
                 self.dropped += len(lines)          # stderr is closed or full: there is nowhere to say so
             if None in lines:
                 return
+
+
+    def _confess(self) -> str | None:
+        """The line that says how many are missing, if more are than the last time."""
+        missing, self._told = self.dropped - self._told, self.dropped
+        return self.format(logging.makeLogRecord({"levelname": "WARNING", "msg": f"log lines dropped count={missing}"})) if missing else None
+
+
+class Seldom:
+    """For what happens a thousand times at once: one line in `seconds`, which says how many it stands for. One thread."""
+
+    def __init__(self, seconds: float):
+        self._seconds = seconds
+        self._next = -math.inf
+        self._count = 0
+
+    def count(self, now: float) -> int:
+        """Of how many times to speak at the monotonic time `now`; 0 = not yet."""
+        self._count += 1
+        if now < self._next:
+            return 0
+        self._next = now + self._seconds
+        count, self._count = self._count, 0
+        return count
 
 
 class LineFormatter(logging.Formatter):

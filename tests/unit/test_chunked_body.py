@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from hermes.errors import BadRequest, BodyTooLarge
-from hermes.frontend.http1 import ChunkedBody
+from hermes.errors import BadRequest, BodyTooLarge, HeadTooLarge
+from hermes.frontend.http1 import FIELDS_MAX, NO_TRAILERS, ChunkedBody, CountedBody
 
 
 def verdict(pieces: list[bytes], limit: int = 1000) -> tuple[object, bytes]:
@@ -18,7 +18,7 @@ def verdict(pieces: list[bytes], limit: int = 1000) -> tuple[object, bytes]:
                 rest += piece
             else:
                 body.feed(piece)
-    except BadRequest:
+    except (BadRequest, HeadTooLarge):
         return "malformed", b""
     except BodyTooLarge:
         return "too large", b""
@@ -37,6 +37,7 @@ def agreed(stream: bytes, limit: int = 1000) -> tuple[object, bytes]:
     (b"0\r\n\r\n", (b"", b"")), (b"5\r\nhello\r\n0\r\n\r\n", (b"hello", b"")), (b"5\r\nhello\r\n3\r\nabc\r\n0\r\n\r\nGET / HTTP/1.1\r\n\r\n", (b"helloabc", b"GET / HTTP/1.1\r\n\r\n")),
     (b"A\r\n0123456789\r\n00\r\n\r\n", (b"0123456789", b"")), (b"0005\r\n0\r\n\r\n\r\n0\r\n\r\n", (b"0\r\n\r\n", b"")),
     (b'5;a="b c"\r\nhello\r\n0;x\r\nT: 1\r\nU: 2\r\n\r\n', (b"hello", b"")), (b"5 ;a\r\nhello\r\n0\r\n\r\n", (b"hello", b"")),
+    (b'5;a;b=c\t;\td = "\\"\xe9" ; e\r\nhello\r\n0\r\n\r\n', (b"hello", b"")), (b"5;a" + b"=b;a" * 63 + b"\r\nhello\r\n0\r\n\r\n", (b"hello", b"")), (b"0\r\n" + b"T: 1\r\n" * FIELDS_MAX + b"\r\n", (b"", b"")),
     (b"", ("more", b"")), (b"5", ("more", b"")), (b"5\r\nhello\r\n0\r\n", ("more", b"")), (b"5\r\nhello\r\n0\r\nA: b\r\n", ("more", b"")),
 ])
 def test_good(stream: bytes, expected: tuple[object, bytes]) -> None:
@@ -47,14 +48,33 @@ def test_good(stream: bytes, expected: tuple[object, bytes]) -> None:
     b"0x5\r\nhello\r\n", b"+5\r\nhello\r\n", b"-5\r\nhello\r\n", b"1_0\r\n0123456789abcdef\r\n", b"\r\nhello\r\n", b" 5\r\nhello\r\n", b"5\nhello\r\n0\r\n\r\n", b"g\r\n",
     b"5\r\nhelloXX0\r\n\r\n", b"5\r\nhello\r0\r\n\r\n", b"5\r\nhello\n\n0\r\n\r\n", b"5\r\nhell\r\n0\r\n\r\n", b"5\r\nhello!\r\n0\r\n\r\n", b"\xb2\r\nab\r\n", b"5\x00\r\nhello\r\n",
     b"5;a\rb\r\nhello\r\n", b"5;a\nb\r\nhello\r\n", b"5;\x00\r\nhello\r\n", b"5 x\r\nhello\r\n", b"1234567890123\r\n", b"0\r\n folded\r\n\r\n", b"0\r\nno colon\r\n\r\n",
-    b"0\r\nA : b\r\n\r\n", b"0\r\nA: b\rc\r\n\r\n", b"{" * 300, b"5;" + b"x" * 300, b"5;" + b"x" * 300 + b"\r\nhello\r\n0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n",
+    b"0\r\nA : b\r\n\r\n", b"0\r\nA: b\rc\r\n\r\n", b"{" * 300, b"5;" + b"x" * 300, b"5\nhello", b"5\r;", b"5\r\r", b"5;a\r;", b"0\r\nA: b\n", b"0\r\n\n", b"0\r\n\rX", b"0\r\nXX\r\n", b"0\n\n",
+    b"5 \r\nhello\r\n", b"5;\r\nhello\r\n", b"5;=a\r\nhello\r\n", b"5;a=\r\nhello\r\n", b'5;a="b\r\nhello\r\n', b"5;a b\r\nhello\r\n", b"5;a,b\r\nhello\r\n", b"5,a\r\nhello\r\n", b"5;a;;b\r\nhello\r\n",
+    b"0\r\n" + b"T: 1\r\n" * (FIELDS_MAX + 1) + b"\r\n", b"0\r\n" + b"T: " + b"x" * 9000, b"5;" + b"x" * 300 + b"\r\nhello\r\n0\r\n\r\n", b"GET / HTTP/1.1\r\n\r\n",
 ], ids=lambda stream: f"{stream[:20]!r} {len(stream)}")
 def test_malformed(stream: bytes) -> None:
     assert agreed(stream) == ("malformed", b"")
 
 
-def test_endless_trailer_is_refused() -> None:
-    assert verdict([b"0\r\nA: ", *[b"x" * 1000] * 40]) == ("malformed", b"")
+@pytest.mark.parametrize("name", sorted(NO_TRAILERS))
+def test_a_trailer_that_decides_about_the_request_is_refused(name: str) -> None:
+    assert agreed(b"2\r\nhi\r\n0\r\nT: 1\r\n%s: 5\r\n\r\n" % name.title().encode()) == ("malformed", b"")
+
+
+@pytest.mark.parametrize("pieces", [[b"A: ", *[b"x" * 1000] * 40], [b"A: " + b"x" * 8000 + b"\r\n"] * 5])
+def test_endless_trailer_is_refused(pieces: list[bytes]) -> None:
+    assert verdict([b"0\r\n", *pieces]) == ("malformed", b"")
+
+
+def test_a_counted_body_takes_what_is_its_own() -> None:
+    for cut in range(8):
+        body = CountedBody(5)
+        for piece in (b"hellore"[:cut], b"hellore"[cut:]):
+            if not body.ended:
+                body.feed(piece)
+                rest = body.rest
+        assert body.ended and bytes(body.body()) == b"hello" and b"re".startswith(rest) and len(rest) == (7 if cut < 5 else cut) - 5
+    assert CountedBody(0).ended
 
 
 @pytest.mark.parametrize(("stream", "fits"), [

@@ -44,7 +44,7 @@ def test_built_in_settings() -> None:
     server, ollama, defaults = built_in.server, built_in.ollama, built_in.defaults
     assert (server.host, server.port, server.listen) == ("127.0.0.1", 11435, "127.0.0.1:11435")
     assert (server.drain_timeout, server.max_body, server.max_connections) == (8.0, 64 * 1024 * 1024, 2048)
-    assert (server.head_timeout, server.body_timeout) == (5.0, 60.0)
+    assert (server.head_timeout, server.body_timeout, server.max_parked) == (5.0, 60.0, 256 * 1024 * 1024)
     assert (server.hosts, server.origins) == ((), ())
     assert (server.keepalive_timeout, server.send_timeout, server.state_dir) == (75.0, 30.0, "")
     assert (ollama.url, ollama.connect_timeout) == ("http://127.0.0.1:11434", 2.0)

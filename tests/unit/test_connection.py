@@ -1,5 +1,6 @@
 """A client's connection: raw bytes in, raw bytes out, over a real TCP pair; the house behind it is made of fakes."""
 
+import errno
 import itertools
 import json
 import socket
@@ -53,7 +54,7 @@ class Town:
         self.fields: tuple[tuple[str, str], ...] = ()
         self.refusal_behind: HermesError | None = None
         self.closing = False
-        settings = {"head_timeout": LONG, "body_timeout": LONG, "keepalive_timeout": LONG, "send_timeout": LONG, "heartbeat": LONG, "heartbeat_plain": LONG, "max_body": 1000, **limits}
+        settings = {"head_timeout": LONG, "body_timeout": LONG, "keepalive_timeout": LONG, "send_timeout": LONG, "heartbeat": LONG, "heartbeat_plain": LONG, "max_body": 1000, "max_parked": 1000, **limits}
         routes = [Route(method, path, DIALECT, endpoint) for method, path, endpoint in (
             ("GET", "/x", self.give), ("HEAD", "/x", self.give), ("POST", "/x", self.give), ("POST", "/echo", self.echo))]
         routes.append(Route("POST", "/upload", DIALECT, self.take, streams_body=True))
@@ -183,7 +184,7 @@ def test_empty_lines_in_front_of_a_request(town: Town, lines: int, at_once: bool
 @pytest.mark.parametrize(("raw", "status"), [
     (b"nonsense\r\n\r\n", 400), (b"GET /x HTTP/1.1\r\n\r\n", 400), (b"GET /x HTTP/2.0\r\nHost: h\r\n\r\n", 505), (b"GET /x\r\n\r\n", 400), (b"BREW /x HTTP/1.1\r\nHost: h\r\n\r\n", 501),
     (get("/x", "A : b"), 400), (get("/x", "Content-Length: 1, 1"), 400), (get("/x", "Content-Length: 1", "Transfer-Encoding: chunked"), 400), (get("/x", "Expect: x"), 417),
-    (get("/x", "Transfer-Encoding: gzip"), 501), (get("/x", *["A: b"] * 101), 431), (get("/" + "x" * 9000), 414), (b"GET /" + b"x" * 70_000, 414),
+    (get("/x", "Transfer-Encoding: gzip"), 400), (get("/x", *["A: b"] * 101), 431), (get("/" + "x" * 9000), 414), (b"GET /" + b"x" * 70_000, 414),
     (get("/x", *["A: " + "b" * 8000] * 5), 431), (get("/x", "A: " + "b" * 9000), 431), (get("/x", *["A: " + "b" * 8000] * 20), 431),
     (get("/nothing"), 404), (get("/x", method="DELETE"), 405), (get("/x", "Content-Length: 1001", method="POST"), 413), (get("/nothing", "Content-Length: 5", method="POST", body=b"hello"), 404),
     (get("/echo", "Transfer-Encoding: chunked", method="POST", body=b"3e9\r\n"), 413), (get("/echo", "Transfer-Encoding: chunked", method="POST", body=b"+5\r\nhello\r\n"), 400),
@@ -330,6 +331,108 @@ def test_body_that_is_not_whole(start, raw: bytes, how: str) -> None:
         reply = visitor.reply()
         assert reply.status == (400 if how == "ends" else 408) and reply.complete and visitor.at_end()
     assert not town.calls and len(town.notes) == 1
+
+
+class TestParking:
+    """Bodies of all requests together: the house holds 1000 bytes."""
+
+    def test_no_room_is_said_before_the_body(self, town: Town) -> None:
+        with town.visit() as first, town.visit() as second:
+            first.send_raw(get("/echo", "Content-Length: 900", method="POST", body=b"x" * 600))
+            eventually(lambda: town.house.parking.size == 600)
+            reply = second.ask(get("/echo", "Content-Length: 401", "Expect: 100-continue", method="POST"))
+            assert (reply.status, reply.headers["retry-after"]) == (503, "1") and second.at_end()
+            assert first.send_raw(b"x" * 300).reply().body == b"x" * 900
+            eventually(lambda: town.house.parking.size == 0)
+            assert first.ask(post(b"y" * 1000)).body == b"y" * 1000
+
+    @pytest.mark.parametrize("how", ["counted", "chunked"])
+    def test_no_room_in_the_middle(self, town: Town, how: str) -> None:
+        with town.visit() as first, town.visit() as second:
+            heads = {"counted": get("/echo", "Content-Length: 600", method="POST"), "chunked": get("/echo", "Transfer-Encoding: chunked", method="POST", body=b"258\r\n")}
+            second.send_raw(heads[how] + b"x")
+            eventually(lambda: town.house.parking.size == 1)
+            first.send_raw(get("/echo", "Content-Length: 900", method="POST", body=b"x" * 600))
+            eventually(lambda: town.house.parking.size == 601)
+            assert second.send_raw(b"x" * 400).reply().status == 503 and second.at_end()
+            assert town.house.parking.size == 600, "what had come of it is given back"
+            assert first.send_raw(b"x" * 300).reply().status == 200
+
+    @pytest.mark.parametrize("end", ["client", "endpoint", "stream", "error"])
+    def test_it_is_given_back(self, town: Town, end: str) -> None:
+        town.answer = {"client": Response(200, b"x"), "endpoint": RuntimeError("a defect"), "stream": Streamed(200, Source(b"a", ClientGone()), "plain"), "error": QueueFull("full")}[end]
+        with town.visit() as visitor:
+            visitor.send_raw(get("/x", f"Content-Length: {6 if end == 'client' else 5}", method="POST", body=b"hello"))
+            eventually(lambda: town.house.parking.size == 5 or town.notes)
+        assert town.house.parking.size == 0
+
+
+def test_a_body_may_last_as_long_as_it_comes_at_a_decent_pace(town: Town, monkeypatch) -> None:
+    """The deadline is one for the whole, with a second more for each 50 kB."""
+    deadlines, pieces = [], [b"", b"x" * 400, b"x" * 500]
+
+    def read(connection, deadline: float) -> bytes:
+        deadlines.append(deadline)
+        return pieces.pop()
+
+    with town.visit() as visitor:
+        connection = visitor.connection
+        connection._buffer = b"x" * 100
+        monkeypatch.setattr(ClientConnection, "_read", read)
+        with pytest.raises(BadRequest):
+            connection._read_body(1001)
+        monkeypatch.undo()
+        connection._park(0)
+    assert [round(deadline - deadlines[0], 6) for deadline in deadlines] == [0, 0.01, 0.018]
+
+
+class TestEviction:
+    def test_an_idle_connection_goes_without_a_word(self, town: Town) -> None:
+        with town.visit() as visitor:
+            assert visitor.ask(get()).status == 200
+            eventually(lambda: visitor.connection in town.house.waiting._guests)
+            assert town.house.waiting.evict() and visitor.at_end()
+        assert town.notes == [(200, "ok")]
+
+    def test_one_in_its_head_is_told(self, town: Town) -> None:
+        with town.visit() as visitor:
+            visitor.send_raw(get()[:-2])
+            eventually(lambda: not visitor.connection.idle)
+            assert town.house.waiting.evict()
+            reply = visitor.reply()
+            assert (reply.status, reply.headers["retry-after"]) == (503, "1") and visitor.at_end()
+        assert town.notes == [(503, "too_many_connections")]
+
+    def test_the_one_that_has_waited_longest_goes_first(self, town: Town) -> None:
+        with town.visit() as first, town.visit() as second:
+            for visitor in (second, first, second):
+                assert visitor.ask(get()).status == 200
+                eventually(lambda: visitor.connection in town.house.waiting._guests)
+            assert town.house.waiting.evict() and first.at_end()
+            assert second.ask(get()).status == 200
+
+    def test_a_request_that_has_arrived_is_not_among_them(self, town: Town) -> None:
+        with town.visit() as visitor:
+            visitor.send_raw(get("/echo", "Content-Length: 5", method="POST", body=b"hell"))
+            eventually(lambda: town.house.parking.size == 4)
+            assert not town.house.waiting.evict()
+            assert visitor.send_raw(b"o").reply().body == b"hello"
+
+    def test_a_head_that_is_whole_just_then_is_refused_all_the_same(self, town: Town, monkeypatch) -> None:
+        monkeypatch.setattr(town.house.waiting, "leave", lambda guest: False)
+        with town.visit() as visitor:
+            visitor.connection._evicted = True
+            assert visitor.ask(get()).status == 503 and visitor.at_end()
+        assert not town.calls
+
+
+def test_no_descriptor_for_a_request(town: Town) -> None:
+    town.answer = OSError(errno.EMFILE, "Too many open files")
+    with town.visit() as visitor:
+        assert visitor.ask(get()).status == 503
+        town.answer = Response(200, b"x")
+        assert visitor.ask(get()).status == 200
+    assert town.notes == [(503, "busy"), (200, "ok")]
 
 
 def test_head_that_stops(start) -> None:

@@ -50,7 +50,12 @@ def test_a_reader_that_has_stopped(monkeypatch) -> None:
     stream.go.set()
     eventually(handler._lines.empty)
     handler.close()
-    assert stream.getvalue() == "".join(f"{line}\n" for line in ("first", *(f"line {number}" for number in range(5))))
+    assert stream.getvalue() == "".join(f"{line}\n" for line in ("first", *(f"line {number}" for number in range(5)), "log lines dropped count=3"))
+
+
+def test_one_line_stands_for_many() -> None:
+    seldom = logs.Seldom(10.0)
+    assert [seldom.count(now) for now in (5.0, 5.1, 14.9, 15.0, 15.1, 40.0, 50.0)] == [1, 0, 0, 3, 0, 2, 1]
 
 
 def test_a_stream_that_is_closed_raises_nothing() -> None:

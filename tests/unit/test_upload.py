@@ -70,12 +70,12 @@ def test_nothing_to_come() -> None:
 
 
 def test_chunks_are_made_anew() -> None:
-    stream = b'5;a="b"\r\nhello\r\n06\r\n world\r\n0;x\r\nTrailer: 1\r\n\r\n' + NEXT
+    stream = b'5;a="b"\r\nhello\r\n06\r\n world\r\n0;x\r\nTail: 1\r\n\r\n' + NEXT
     for reads in cuts(stream):
         body = upload(None, *reads)
         assert body.headers == (("Transfer-Encoding", "chunked"),)
         coded = read_all(body)
-        assert b";" not in coded and b"Trailer" not in coded
+        assert b";" not in coded and b"Tail" not in coded
         assert verdict([coded]) == (b"hello world", b"") and body.rest + b"".join(body._sock.reads) == NEXT
 
 
