@@ -194,7 +194,8 @@ def test_draining() -> None:
 def test_too_many_connections() -> None:
     """Turned away before a word is read: Ollama's shape, and an id that the log knows."""
     with Simulator() as ollama, Hermes(ollama.url, "max_connections = 1\n") as hermes, Client(hermes.port) as kept:
-        assert kept.send("GET", "/livez").reply().status == 200
+        # An idle connection would make room; one whose request has arrived does not.
+        kept.send_raw(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n").read_until(b"100 Continue")
         with Client(hermes.port) as other:
             reply = other.reply()
         assert check("/", reply, 503) == "too many connections" and reply.headers["retry-after"] == "1"
