@@ -20,13 +20,15 @@ STREAMS = {
     "/api/generate": {"model": MODEL, "prompt": "hi"},
     "/v1/chat/completions": {"model": MODEL, "messages": [{"role": "user", "content": "hi"}], "stream": True},
     "/v1/completions": {"model": MODEL, "prompt": "hi", "stream": True},
+    "/v1/responses": {"model": MODEL, "input": "hi", "stream": True},
+    "/v1/messages": {"model": MODEL, "max_tokens": 9, "messages": [{"role": "user", "content": "hi"}], "stream": True},
     f"/v1/llm/{MODEL}": {"prompt": "hi", "stream": True},
 }
 
 
 def signs(path: str, body: bytes) -> tuple[int, bytes]:
     """How many signs of life an answer began with, and the rest."""
-    sign = b": keep-alive\n\n" if path.startswith("/v1/c") else b" "
+    sign = b" " if path.startswith(("/api/", "/v1/llm/")) else b": keep-alive\n\n"
     count = 0
     while body.startswith(sign):
         body, count = body[len(sign):], count + 1
