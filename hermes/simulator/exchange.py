@@ -11,7 +11,7 @@ from hermes.simulator.models import Library, Name, SimModel, parse_name
 from hermes.simulator.reading import DecodeError, EmptyBody, Request, to_struct
 from hermes.simulator.scheduler import Scheduler
 from hermes.simulator.text import encode
-from hermes.simulator.wire import Wire
+from hermes.simulator.wire import EVENTS, Wire
 
 JSON = "application/json"
 JSON_UTF8 = "application/json; charset=utf-8"
@@ -110,16 +110,25 @@ class Exchange:
             kind = JSON if error.late else JSON_UTF8
             return self.wire.answer(error.status, kind, encode({"error": error.text}), chunked=error.late)
         if self.anthropic:
-            return self._fail_anthropic(error)
+            return self._translated(error, _anthropic(error))
         kinds = {400: "invalid_request_error", 404: "not_found_error"}
         inner = {"message": error.text, "type": kinds.get(error.status, "api_error"), "param": None, "code": None}
-        body = encode({"error": inner})
-        self.wire.answer(error.status, JSON_UTF8 if error.direct else JSON, body if error.direct else body + b"\n")
+        self._translated(error, encode({"error": inner}))
 
-    def _fail_anthropic(self, error: ApiError) -> None:
-        kinds = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
-                 429: "rate_limit_error", 503: "overloaded_error", 529: "overloaded_error"}
-        inner = {"type": kinds.get(error.status, "api_error"), "message": error.text}
-        number = crc32(error.text.encode("utf-8", "replace"))
-        body = encode({"type": "error", "error": inner, "request_id": f"req_{number:024x}"})
-        self.wire.answer(error.status, JSON_UTF8 if error.direct else JSON, body if error.direct else body + b"\n")
+    def _translated(self, error: ApiError, body: bytes) -> None:
+        """As the translation of the dialect writes it: on the newer paths a stream's headers were set before it failed."""
+        if error.direct:
+            return self.wire.answer(error.status, JSON_UTF8, body)
+        streams = isinstance(self.parsed, dict) and self.parsed.get("stream") is True
+        headers = EVENTS if streams and self.request.path in ("/v1/messages", "/v1/responses") else b""
+        self.wire.answer(error.status, JSON, body + b"\n", headers)
+
+
+def _anthropic(error: ApiError) -> bytes:
+    kinds = {400: "invalid_request_error", 401: "authentication_error", 403: "permission_error", 404: "not_found_error",
+             429: "rate_limit_error", 503: "overloaded_error", 529: "overloaded_error"}
+    number = crc32(error.text.encode("utf-8", "replace"))
+    return encode({
+        "type": "error", "error": {"type": kinds.get(error.status, "api_error"), "message": error.text},
+        "request_id": f"req_{number:024x}",
+    })

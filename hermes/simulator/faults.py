@@ -4,11 +4,13 @@ A test scripts faults on the simulator. A request may carry one in its own text,
 that forwards bodies untouched, and so that anybody with curl can try:
 
     {"model": "smollm2:135m", "prompt": "hello @@cut=400,by=rst@@"}
+
+So may what it wants of its answer: its pace, and a call of its first tool (`@@tool@@`) or of the first few (`@@tool=2@@`).
 """
 
 import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -58,6 +60,8 @@ class Pace:
     interval: float
     prompt_time: float
     load_time: float | None = None
+    thoughts: int = 4
+    """Tokens of thinking before the answer, if the model thinks."""
 
 
 class BadMark(ValueError):
@@ -67,21 +71,35 @@ class BadMark(ValueError):
 _CONVERTERS: dict[str, Callable[[str], Any]] = {
     "delay": float, "status": int, "body": str.encode, "cut": int, "cut_body": int, "by": str, "stall": int,
     "drip": float, "raw": str.encode, "pause": float, "tokens": int, "interval": float, "prompt_time": float,
-    "load_time": float,
+    "load_time": float, "thoughts": int,
 }
 _FLAGS = ("refuse", "garbage", "no_done", "error_line", "keep")
 _PACE = tuple(field.name for field in fields(Pace))
+_TOOL = "tool"
 
 
 def read_marks(body: bytes, fault: Fault, pace: Pace) -> tuple[Fault, Pace]:
     """The fault and the pace of a request, with what its own body asks for laid over."""
-    if b"@@" not in body:
+    values = dict(_value(item) for item in _items(body) if item.partition("=")[0] != _TOOL)
+    if not values:
         return fault, pace
-    values = dict(_value(item) for mark in _MARK.findall(body) for item in mark.decode("utf-8", "replace").split(","))
     if values.get("by", "fin") not in ("fin", "rst"):
         raise BadMark("simulator: by is fin or rst")
     timing = {name: values.pop(name) for name in _PACE if name in values}
     return replace(fault, **values), replace(pace, **timing)
+
+
+def tools_wanted(prompt: str) -> int:
+    """How many tools a prompt asks to be called. Its own marks alone count: what a chat brings along was answered before."""
+    texts = [text for name, _, text in (item.partition("=") for item in _items(prompt.encode("utf-8", "replace"))) if name == _TOOL]
+    return int(texts[-1] or 1) if texts and texts[-1].isdecimal() | (texts[-1] == "") else 0
+
+
+def _items(text: bytes) -> Iterator[str]:
+    """What stands between the @@, one by one."""
+    if b"@@" in text:
+        for mark in _MARK.findall(text):
+            yield from mark.decode("utf-8", "replace").split(",")
 
 
 def _value(item: str) -> tuple[str, Any]:

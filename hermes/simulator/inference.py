@@ -1,7 +1,7 @@
 """Running a model: from the scheduler to the last token. The same for every dialect; a shape says how records look."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,12 +10,14 @@ from hermes.simulator.exchange import ApiError, Exchange
 from hermes.simulator.models import Name, SimModel
 from hermes.simulator.runner import Busy, NoMemory, Want
 from hermes.simulator.shapes import RUNNER_DIED, Call, Result, Shape
-from hermes.simulator.text import Tokens, encode, expected_text, prompt_tokens
+from hermes.simulator.text import Tokens, encode, expected_text, expected_thinking, prompt_tokens, thinking_of
 
 _BUSY = "server busy, please try again.  maximum pending requests exceeded"
-# Options that make a new runner, and what they are when a request does not say (ollama-api.md §0.11).
-_LOAD_OPTIONS = ("num_batch", "num_gpu", "main_gpu", "use_mmap", "num_thread", "draft_num_predict")
-_INTEGERS = ("num_ctx", "num_predict", "num_batch", "num_gpu", "main_gpu", "num_thread", "seed", "top_k", "num_keep")
+# Options that make a new runner, and what they are when neither model nor request says (ollama-api.md §0.11, §1.13).
+_LOAD_OPTIONS = {"num_batch": None, "num_gpu": -1, "main_gpu": 0, "use_mmap": None, "num_thread": 0, "draft_num_predict": 4}
+_LEAST_CONTEXT, _LEAST_CONTEXT_WITH_VISION = 4, 2048
+_INTEGERS = ("num_ctx", "num_predict", "num_batch", "num_gpu", "main_gpu", "num_thread", "seed", "top_k", "num_keep",
+             "draft_num_predict")
 
 
 @dataclass(frozen=True)
@@ -30,15 +32,29 @@ class Ask:
     words: tuple[str, ...] | None = None
     """What to say, token by token, if it is not what the prompt alone decides (hermes.simulator.wishes)."""
     calls: tuple[Call, ...] = ()
+    thinks: bool = False
+    """Whether a model that can think is to."""
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The tokens of an answer: first thoughts, then what it says."""
+
+    thoughts: int
+    count: int
+    """Thoughts included."""
+    reason: str
 
 
 def want(x: Exchange, name: Name, model: SimModel, options: dict[str, Any], keep_alive: float | None) -> Want:
     """What a request needs of the scheduler."""
+    given = _LOAD_OPTIONS | {option: value for option, value in (*model.options, *options.items()) if value is not None}
     for option in _INTEGERS:
-        if isinstance(options.get(option, 0), bool) or not isinstance(options.get(option, 0), int | float):
+        if isinstance(given.get(option), bool) or not isinstance(given.get(option), int | float | None):
             raise ApiError(500, f'option "{option}" must be of type integer')
-    context = int(options.get("num_ctx", model.context))
-    others = tuple(options.get(each) for each in _LOAD_OPTIONS)
+    least = _LEAST_CONTEXT_WITH_VISION if "vision" in model.capabilities else _LEAST_CONTEXT
+    context = max(least, min(int(given.get("num_ctx", model.context)), model.trained_context))
+    others = tuple(int(given[each]) if each in _INTEGERS and given[each] is not None else given[each] for each in _LOAD_OPTIONS)
     load_times = (x.pace.load_time, model.load_time, x.house.load_time)
     load_time = next(seconds for seconds in load_times if seconds is not None)
     return Want(name.short, model, load_time, context, others, keep_alive)
@@ -74,41 +90,62 @@ def generate(x: Exchange, shape: Shape, ask: Ask) -> None:
 
 def _produce(x: Exchange, shape: Shape, ask: Ask, ready: float) -> Result:
     """In the slot: the tokens, each at its time."""
-    count, reason = _length(x, ask)
-    fault, interval = x.wire.fault, x.pace.interval
+    plan = _plan(x, ask)
     start = time.monotonic()
-    if not ask.stream:
-        x.client.pause_until(start + (count - 1) * interval)
+    if ask.stream:
+        _stream(x, shape, ask, plan)
     else:
-        fragment = Tokens(ask.prompt).fragment if ask.words is None else lambda index: encode(ask.words[index])[1:-1]
-        x.wire.open(200, shape.stream_type, shape.stream_headers)
-        for chunk in shape.opening():
-            x.wire.chunk(chunk)
-        for index in range(count):
-            x.client.pause_until(start + index * interval)
-            x.wire.chunk(shape.token(index, fragment(index)))
-            if index == count // 2 and fault.garbage:
-                x.wire.chunk(shape.garbage)
-            if index == count // 2 and fault.error_line:
-                if broken := shape.broken():
-                    x.wire.chunk(broken)
-                break
-    text = expected_text(ask.prompt, count) if ask.words is None else "".join(ask.words[:count])
+        x.client.pause_until(start + (plan.count - 1) * x.pace.interval)
+    said = plan.count - plan.thoughts
+    text = expected_text(ask.prompt, said) if ask.words is None else "".join(ask.words[:said])
     end = time.monotonic()
     return Result(
-        text, reason, prompt_tokens(ask.prompt), count,
+        text, expected_thinking(ask.prompt, plan.thoughts), plan.reason, prompt_tokens(ask.prompt), plan.count,
         _ns(end - x.record.arrived), _ns(ready - x.record.arrived), _ns(start - ready), _ns(end - start), ask.calls,
     )
 
 
-def _length(x: Exchange, ask: Ask) -> tuple[int, str]:
-    """How many tokens, and why no more."""
-    if ask.words is not None:
-        return len(ask.words), "stop"
-    own = x.pace.tokens
-    if ask.limit > 0 and (own is None or own >= ask.limit):
-        return ask.limit, "length"
-    return x.house.tokens if own is None else own, "stop"
+def _stream(x: Exchange, shape: Shape, ask: Ask, plan: _Plan) -> None:
+    """Everything up to the last token, or to the middle if the runner dies there."""
+    fault, start = x.wire.fault, time.monotonic()
+    think, say = Tokens(thinking_of(ask.prompt)).fragment, _speaker(ask)
+    x.wire.open(200, shape.stream_type, shape.stream_headers)
+    _chunks(x, shape.opening())
+    for index in range(plan.count):
+        x.client.pause_until(start + index * x.pace.interval)
+        thinking = index < plan.thoughts
+        if index in (0, plan.thoughts):
+            _chunks(x, shape.turn("thinking" if thinking else "text"))
+        x.wire.chunk(shape.thought(index, think(index)) if thinking else shape.token(index, say(index - plan.thoughts)))
+        if index == plan.count // 2 and fault.garbage:
+            x.wire.chunk(shape.garbage)
+        if index == plan.count // 2 and fault.error_line:
+            break
+    if fault.error_line:
+        _chunks(x, (shape.broken(),))
+
+
+def _chunks(x: Exchange, chunks: tuple[bytes, ...]) -> None:
+    """Those that are there: an empty chunk would end the stream."""
+    for chunk in filter(None, chunks):
+        x.wire.chunk(chunk)
+
+
+def _speaker(ask: Ask) -> Callable[[int], bytes]:
+    """The tokens of what it says, by number, escaped for JSON."""
+    words = ask.words
+    return Tokens(ask.prompt).fragment if words is None else lambda index: encode(words[index])[1:-1]
+
+
+def _plan(x: Exchange, ask: Ask) -> _Plan:
+    """How many tokens, and why no more. An answer that calls tools says nothing else, unless asked for tokens too."""
+    thoughts = x.pace.thoughts if ask.thinks and "thinking" in ask.want.model.capabilities else 0
+    own = x.pace.tokens if ask.words is None else len(ask.words)
+    if own is None and ask.calls:
+        own = 0
+    if ask.limit > 0 and (own is None or thoughts + own >= ask.limit):
+        return _Plan(min(thoughts, ask.limit), ask.limit, "length")
+    return _Plan(thoughts, thoughts + (x.house.tokens if own is None else own), "stop")
 
 
 def _check_length(x: Exchange, ask: Ask) -> None:

@@ -4,24 +4,28 @@ The ledger's condition is the simulator's only lock besides the script's; the sc
 sent, received or waited for while it is held, but for a look at sockets that does not block.
 """
 
+import json
 import select
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from hermes.simulator.client import GONE, Client
 
 _LOOK_AGAIN = 0.05  # A keep-alive that runs out changes what is loaded without anybody telling.
 
 
-@dataclass(frozen=True)
+@dataclass
 class Upload:
-    """A body that was not kept: its bytes counted, and their SHA-256 in hex."""
+    """A body that is not kept. Written by its handler thread, under the ledger's condition."""
 
-    size: int
-    sha256: str
+    size: int = 0
+    """Bytes read so far."""
+    sha256: str = ""
+    """Of all of them, in hex, when the last was read."""
 
 
 @dataclass(eq=False)
@@ -50,6 +54,12 @@ class SimRequest:
     query: str = ""
     upload: Upload | None = None
     """Of a blob; None also where its body was not read."""
+    images: int = 0
+    """Pictures in the body, all of whose base64 could be read."""
+
+    def json(self) -> Any:
+        """What the body says. Raises ValueError if it is no JSON."""
+        return json.loads(self.body)
 
 
 class Ledger:
@@ -123,6 +133,14 @@ class Ledger:
         """A request moved on."""
         with self.changed:
             record.phase = phase
+            self.changed.notify_all()
+
+    def uploaded(self, record: SimRequest, size: int, sha256: str = "") -> None:
+        """A piece of a body that is not kept was read, or its end."""
+        with self.changed:
+            record.upload = record.upload or Upload()
+            record.upload.size += size
+            record.upload.sha256 = sha256
             self.changed.notify_all()
 
     def sending(self, record: SimRequest, body: bytes) -> None:

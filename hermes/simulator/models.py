@@ -25,6 +25,8 @@ class SimModel:
     trained_context: int = 8192
     embedding: int = 576
     load_time: float | None = None
+    options: tuple[tuple[str, object], ...] = ()
+    """Parameters of its own, as a Modelfile gives them; a request's options come before them (ollama-api.md §1.13)."""
     modified_ns: int = 1_795_390_013_770_921_345
 
     @property

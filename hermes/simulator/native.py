@@ -7,13 +7,14 @@ import time
 from typing import Any
 
 from hermes.simulator.exchange import ApiError, Exchange
+from hermes.simulator.images import check_images
 from hermes.simulator.inference import Ask, generate, load_only, refusals, want
 from hermes.simulator.models import SimModel, canonical
 from hermes.simulator.reading import DecodeError, read_keep_alive
 from hermes.simulator.runner import Want
 from hermes.simulator.shapes import NativeChat, NativeGenerate
 from hermes.simulator.text import encode, normalise, vector
-from hermes.simulator.wishes import calls, check_images, json_words
+from hermes.simulator.wishes import calls, json_words, thinks
 
 NOT_EMBEDDING = "This server does not support embeddings. Start it with `--embeddings`"
 _COMMON = {"model": "string", "stream": "bool", "options": "map[string]interface {}"}
@@ -27,7 +28,7 @@ def generate_text(x: Exchange) -> None:
     sent, prompt = fields.get("model", ""), fields.get("prompt", "")
     if not sent:
         raise ApiError(404, "model '' not found")
-    check_images(fields.get("images"))
+    check_images(x, fields)
     shape = NativeGenerate(sent, prompt, fields.get("raw", False))
     name, model = x.installed(sent, "model '%s' not found")
     if not prompt and keep_alive == 0:
@@ -46,8 +47,7 @@ def chat(x: Exchange) -> None:
     sent, messages = fields.get("model", ""), fields.get("messages", [])
     if not sent:
         raise ApiError(400, "model is required")
-    for message in messages:
-        check_images(message.get("images") if isinstance(message, dict) else None)
+    check_images(x, fields)
     shape = NativeChat(sent)
     name, model = x.installed(sent, "model '%s' not found")
     if not messages and keep_alive == 0:
@@ -64,7 +64,8 @@ def _run(x: Exchange, shape: NativeGenerate, needed: Want, fields: dict[str, Any
     _check_format(fields.get("format"), stream)
     limit = int(fields.get("options", {}).get("num_predict", 0))
     made = calls(x.record.prompt, fields.get("tools"))
-    generate(x, shape, Ask(needed, x.record.prompt, stream, limit, () if made else json_words(fields.get("format")), made))
+    words = None if made else json_words(fields.get("format"))
+    generate(x, shape, Ask(needed, x.record.prompt, stream, limit, words, made, thinks(fields)))
 
 
 def _unload(x: Exchange, shape: NativeGenerate, model: SimModel) -> None:

@@ -7,11 +7,12 @@ import base64
 import struct
 from typing import Any
 
+from hermes.simulator.completions import OpenAIChat, OpenAICompletion
 from hermes.simulator.exchange import ApiError, Exchange
+from hermes.simulator.images import check_images
 from hermes.simulator.inference import Ask, generate, load_only, want
 from hermes.simulator.native import count_tokens, vectors
-from hermes.simulator.shapes import OpenAIChat, OpenAICompletion
-from hermes.simulator.wishes import calls, json_words
+from hermes.simulator.wishes import calls, json_words, thinks
 
 _COMMON = {"model": "string", "stream": "bool", "max_tokens": "int"}
 _NOT_FOUND = "model '%s' not found"
@@ -26,6 +27,7 @@ def chat(x: Exchange) -> None:
     sent = fields.get("model", "")
     if not fields.get("messages"):
         raise ApiError(400, "[] is too short - 'messages'", direct=True)
+    check_images(x, fields)
     if not sent:
         raise ApiError(400, "model is required")
     name, model = x.installed(sent, _NOT_FOUND)
@@ -41,8 +43,9 @@ def chat(x: Exchange) -> None:
     shape = OpenAIChat(sent, x.record.prompt, _include_usage(fields))
     needed = want(x, name, model, {}, None)
     made = calls(x.record.prompt, fields.get("tools"))
-    words = () if made else json_words(_format(fields.get("response_format")))
-    generate(x, shape, Ask(needed, x.record.prompt, fields.get("stream", False), fields.get("max_tokens", 0), words, made))
+    words = None if made else json_words(_format(fields.get("response_format")))
+    stream, limit = fields.get("stream", False), fields.get("max_tokens", 0)
+    generate(x, shape, Ask(needed, x.record.prompt, stream, limit, words, made, thinks(fields)))
 
 
 def _format(given: object) -> object:
@@ -66,7 +69,8 @@ def complete(x: Exchange) -> None:
     needed = want(x, name, model, {}, None)
     if not prompt:
         return load_only(x, shape, needed)
-    generate(x, shape, Ask(needed, prompt, fields.get("stream", False), fields.get("max_tokens", 0)))
+    stream, limit = fields.get("stream", False), fields.get("max_tokens", 0)
+    generate(x, shape, Ask(needed, prompt, stream, limit, thinks=True))
 
 
 def _include_usage(fields: dict[str, Any]) -> bool:

@@ -1,17 +1,18 @@
-"""What each record of an answer looks like, native and OpenAI, streaming and whole (ollama-api.md §1.3, §1.4, §1.9).
+"""What the records of an answer look like: what every dialect has to say of it, and Ollama's own (ollama-api.md §1.3, §1.4).
 
 A shape belongs to one answer. The token path is byte formatting with prefixes made once; everything that comes once an
 answer is encoded as JSON in the ordinary way.
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 from zlib import crc32
 
 from hermes.simulator.text import encode, timestamp
 
 RUNNER_DIED = "an error was encountered while running the model: unexpected EOF"
+_CALL_TOKENS = 12
 
 
 @dataclass(frozen=True)
@@ -21,17 +22,18 @@ class Call:
     id: str
     name: str
     arguments: dict[str, object]
+    index: int = 0
 
     @property
     def native(self) -> dict[str, object]:
         """Arguments are an object."""
-        return {"id": self.id, "function": {"index": 0, "name": self.name, "arguments": self.arguments}}
+        return {"id": self.id, "function": {"index": self.index, "name": self.name, "arguments": self.arguments}}
 
     @property
     def openai(self) -> dict[str, object]:
         """Arguments are a string."""
         function = {"name": self.name, "arguments": encode(self.arguments).decode("utf-8")}
-        return {"id": self.id, "index": 0, "type": "function", "function": function}
+        return {"id": self.id, "index": self.index, "type": "function", "function": function}
 
 
 @dataclass(frozen=True)
@@ -39,14 +41,21 @@ class Result:
     """How an answer ended."""
 
     text: str
+    thinking: str
     reason: str
-    prompt_count: int
-    count: int
-    total_ns: int
-    load_ns: int
-    prompt_ns: int
-    eval_ns: int
+    prompt_count: int = 0
+    count: int = 0
+    """Tokens of text and thinking, each with a record of its own if streamed."""
+    total_ns: int = 0
+    load_ns: int = 0
+    prompt_ns: int = 0
+    eval_ns: int = 0
     calls: tuple[Call, ...] = ()
+
+    @property
+    def generated(self) -> int:
+        """Tokens in all: tool calls are made of some too."""
+        return self.count + _CALL_TOKENS * len(self.calls)
 
     def metrics(self) -> dict[str, object]:
         """The native measurements, in order; nanoseconds."""
@@ -55,14 +64,14 @@ class Result:
             "load_duration": self.load_ns,
             "prompt_eval_count": self.prompt_count,
             "prompt_eval_duration": self.prompt_ns,
-            "eval_count": self.count,
+            "eval_count": self.generated,
             "eval_duration": self.eval_ns,
         }
 
     def usage(self) -> dict[str, int]:
         """OpenAI's counts."""
-        total = self.prompt_count + self.count
-        return {"prompt_tokens": self.prompt_count, "completion_tokens": self.count, "total_tokens": total}
+        total = self.prompt_count + self.generated
+        return {"prompt_tokens": self.prompt_count, "completion_tokens": self.generated, "total_tokens": total}
 
 
 class Shape(Protocol):
@@ -76,8 +85,14 @@ class Shape(Protocol):
     def opening(self) -> tuple[bytes, ...]:
         """What a stream begins with, chunk by chunk; sent with the first token, not before."""
 
+    def turn(self, part: str) -> tuple[bytes, ...]:
+        """What comes before the first token of a part, "thinking" or "text", chunk by chunk."""
+
+    def thought(self, index: int, fragment: bytes) -> bytes:
+        """The record of one token of thinking."""
+
     def token(self, index: int, fragment: bytes) -> bytes:
-        """One token's record; the fragment is escaped for JSON."""
+        """One token's record; the fragment is escaped for JSON. `index` counts from the beginning of the answer."""
 
     def closing(self, result: Result) -> tuple[bytes, ...]:
         """What ends a stream, chunk by chunk; tool calls among it."""
@@ -114,17 +129,25 @@ class NativeGenerate:
         """One line."""
         return b'%b%b","response":"%b","done":false}\n' % (self._prefix, now().encode("ascii"), fragment)
 
+    def thought(self, index: int, fragment: bytes) -> bytes:
+        """One line with both fields, the usual one empty."""
+        return b'%b%b","response":"","thinking":"%b","done":false}\n' % (self._prefix, now().encode("ascii"), fragment)
+
     def opening(self) -> tuple[bytes, ...]:
         """Nothing."""
         return ()
 
+    def turn(self, part: str) -> tuple[bytes, ...]:
+        """Nothing."""
+        return ()
+
     def closing(self, result: Result) -> tuple[bytes, ...]:
-        """The line with done:true."""
-        return (encode(self._record("", result)) + b"\n",)
+        """The line with done:true. It has all the tool calls, as with models whose own template makes them."""
+        return (encode(self._record(replace(result, text="", thinking=""))) + b"\n",)
 
     def whole(self, result: Result) -> bytes:
         """One object, without a newline."""
-        return encode(self._record(result.text, result))
+        return encode(self._record(result))
 
     def broken(self) -> bytes:
         """The error line."""
@@ -132,14 +155,15 @@ class NativeGenerate:
 
     def only_loaded(self, reason: str) -> bytes:
         """Without measurements (ollama-api.md §3.3)."""
-        return encode(self._head("") | {"done": True, "done_reason": reason})
+        return encode(self._head(Result("", "", reason)) | {"done": True, "done_reason": reason})
 
-    def _head(self, text: str, calls: tuple[Call, ...] = ()) -> dict[str, object]:
-        return {"model": self._model, "created_at": now(), "response": text}
+    def _head(self, result: Result) -> dict[str, object]:
+        thinking = {"thinking": result.thinking} if result.thinking else {}
+        return {"model": self._model, "created_at": now(), "response": result.text} | thinking
 
-    def _record(self, text: str, result: Result) -> dict[str, object]:
+    def _record(self, result: Result) -> dict[str, object]:
         context = {} if self._context is None else {"context": self._context + list(range(result.count))}
-        return self._head(text, result.calls) | {"done": True, "done_reason": result.reason} | context | result.metrics()
+        return self._head(result) | {"done": True, "done_reason": result.reason} | context | result.metrics()
 
 
 class NativeChat(NativeGenerate):
@@ -150,127 +174,18 @@ class NativeChat(NativeGenerate):
 
     def token(self, index: int, fragment: bytes) -> bytes:
         """One line."""
-        stamp = now().encode("ascii")
         form = b'%b%b","message":{"role":"assistant","content":"%b"},"done":false}\n'
-        return form % (self._prefix, stamp, fragment)
+        return form % (self._prefix, now().encode("ascii"), fragment)
 
-    def _head(self, text: str, calls: tuple[Call, ...] = ()) -> dict[str, object]:
-        """All tool calls are in the record they are given to: the final one, as models with a template of their own have it."""
-        message = {"role": "assistant", "content": text} | ({"tool_calls": [call.native for call in calls]} if calls else {})
-        return {"model": self._model, "created_at": now(), "message": message}
+    def thought(self, index: int, fragment: bytes) -> bytes:
+        """One line with both fields, the usual one empty."""
+        form = b'%b%b","message":{"role":"assistant","content":"","thinking":"%b"},"done":false}\n'
+        return form % (self._prefix, now().encode("ascii"), fragment)
 
-
-class OpenAIChat:
-    """/v1/chat/completions."""
-
-    stream_type = "text/event-stream"
-    stream_headers = b""
-    whole_type = "application/json"
-    garbage = b"data: this event is no JSON\n\n"
-    _id_prefix = "chatcmpl"
-
-    def __init__(self, model: str, prompt: str, include_usage: bool) -> None:
-        self._model = model
-        self._include_usage = include_usage
-        self._id = f"{self._id_prefix}-{crc32(prompt.encode('utf-8', 'replace')) % 999}"
-        self._created = int(time.time())
-        self._open, self._close = self._ends(model)
-
-    def token(self, index: int, fragment: bytes) -> bytes:
-        """One event; the first one names the role."""
-        role = b"" if index else b'"role":"assistant",'
-        return b'%b{%b"content":"%b"},"finish_reason":null%b\n\n' % (self._open, role, fragment, self._close)
-
-    def opening(self) -> tuple[bytes, ...]:
-        """Nothing."""
-        return ()
-
-    def closing(self, result: Result) -> tuple[bytes, ...]:
-        """Tool calls whole, each in a delta of its own; then finish, usage if it was asked for, and [DONE], in one chunk as recorded."""
-        calls = [self._event([{"index": 0, "delta": {"role": "assistant", "content": "", "tool_calls": [call.openai]}, "finish_reason": None}], {})
-                 for call in result.calls]
-        events = [self._finish(result)]
-        if self._include_usage:
-            events.append(self._event([], {"usage": result.usage()}))
-        return (*calls, b"".join(events) + b"data: [DONE]\n\n")
-
-    def whole(self, result: Result) -> bytes:
-        """One object and a newline."""
-        return encode({
-            "id": self._id, "object": "chat.completion", "created": self._created, "model": self._model,
-            "system_fingerprint": "fp_ollama", "choices": [self._choice(result)], "usage": result.usage(),
-        }) + b"\n"
-
-    def broken(self) -> bytes:
-        """One odd chunk; then the stream will end without [DONE]."""
-        return self.token(1, b"").replace(b'"model":%b' % encode(self._model), b'"model":""', 1)
-
-    def only_loaded(self, reason: str) -> bytes:
-        """A whole answer without text."""
-        return self.whole(Result("", reason, 0, 0, 0, 0, 0, 0))
-
-    def _ends(self, model: str) -> tuple[bytes, bytes]:
-        head = encode({
-            "id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": model,
-            "system_fingerprint": "fp_ollama",
-        })
-        return b'data: %b,"choices":[{"index":0,"delta":' % head[:-1], b"}]}"
-
-    def _choice(self, result: Result) -> dict[str, object]:
-        message = {"role": "assistant", "content": result.text}
+    def _head(self, result: Result) -> dict[str, object]:
+        message: dict[str, object] = {"role": "assistant", "content": result.text}
+        if result.thinking:
+            message["thinking"] = result.thinking
         if result.calls:
-            message["tool_calls"] = [call.openai for call in result.calls]
-        return {"index": 0, "message": message, "finish_reason": self._reason(result)}
-
-    @staticmethod
-    def _reason(result: Result) -> str:
-        return "tool_calls" if result.calls else result.reason
-
-    def _finish(self, result: Result) -> bytes:
-        return self._event([{"index": 0, "delta": {}, "finish_reason": self._reason(result)}], {})
-
-    def _event(self, choices: list[object], rest: dict[str, object]) -> bytes:
-        return b"data: %b\n\n" % encode({
-            "id": self._id, "object": "chat.completion.chunk", "created": self._created, "model": self._model,
-            "system_fingerprint": "fp_ollama", "choices": choices,
-        } | rest)
-
-
-class OpenAICompletion(OpenAIChat):
-    """/v1/completions."""
-
-    _id_prefix = "cmpl"
-
-    def token(self, index: int, fragment: bytes) -> bytes:
-        """One event."""
-        return b'%b"%b","index":0,"finish_reason":null%b\n\n' % (self._open, fragment, self._close)
-
-    def closing(self, result: Result) -> tuple[bytes, ...]:
-        """Text and finish share the last event; [DONE] is in the same chunk."""
-        last = self.token(1, b"").replace(b"null", encode(result.reason), 1)
-        if self._include_usage:
-            last += self._event([], {"usage": result.usage()})
-        return (last + b"data: [DONE]\n\n",)
-
-    def whole(self, result: Result) -> bytes:
-        """One object and a newline."""
-        return encode({
-            "id": self._id, "object": "text_completion", "created": self._created, "model": self._model,
-            "system_fingerprint": "fp_ollama", "choices": [self._choice(result)], "usage": result.usage(),
-        }) + b"\n"
-
-    def _ends(self, model: str) -> tuple[bytes, bytes]:
-        head = encode({"id": self._id, "object": "text_completion", "created": self._created})
-        tail = {"model": model, "system_fingerprint": "fp_ollama"}
-        usage = {"usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0}}
-        encoded = encode(tail | usage if self._include_usage else tail)
-        return b'data: %b,"choices":[{"text":' % head[:-1], b"}],%b" % encoded[1:]
-
-    def _choice(self, result: Result) -> dict[str, object]:
-        return {"text": result.text, "index": 0, "finish_reason": result.reason}
-
-    def _event(self, choices: list[object], rest: dict[str, object]) -> bytes:
-        return b"data: %b\n\n" % encode({
-            "id": self._id, "object": "text_completion", "created": self._created, "choices": choices,
-            "model": self._model, "system_fingerprint": "fp_ollama",
-        } | rest)
+            message["tool_calls"] = [call.native for call in result.calls]
+        return {"model": self._model, "created_at": now(), "message": message}

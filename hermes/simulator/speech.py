@@ -5,6 +5,7 @@ from email.policy import HTTP
 
 from hermes.simulator.exchange import ApiError, Exchange
 from hermes.simulator.inference import refusals, want
+from hermes.simulator.shapes import RUNNER_DIED
 from hermes.simulator.text import encode, expected_text
 
 _WORDS = 6
@@ -21,6 +22,8 @@ def transcribe(x: Exchange) -> None:
     name, model = x.installed(sent, "model '%s' not found")
     with refusals(), x.house.scheduler.lease(x.client, want(x, name, model, {}, None), x.entered):
         x.client.pause(x.pace.prompt_time)
+    if x.wire.fault.error_line:
+        raise ApiError(500, RUNNER_DIED)
     text = expected_text(str(len(form["file"])), _WORDS)
     if form.get("response_format") == b"text":
         return x.wire.answer(200, "text/plain; charset=utf-8", text.encode("utf-8"))

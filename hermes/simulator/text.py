@@ -36,6 +36,16 @@ def expected_text(prompt: str, tokens: int) -> str:
     return "".join(WORDS[_pick(seed, index)] for index in range(tokens)).removeprefix(" ")
 
 
+def expected_thinking(prompt: str, tokens: int = 4) -> str:
+    """What a model that can think says before its answer to a prompt, `tokens` tokens long."""
+    return expected_text(thinking_of(prompt), tokens)
+
+
+def thinking_of(prompt: str) -> str:
+    """What the thoughts depend on instead of the prompt, so that they are other words than the answer's."""
+    return f"thinking of {prompt}"
+
+
 class Tokens:
     """The tokens of one answer, escaped to be put between the quotes of a JSON string. Token 0 has no leading space."""
 

@@ -14,7 +14,16 @@ from hermes.simulator.reading import Request
 from hermes.simulator.text import http_date
 
 _CHUNKED_ABOVE = 2048  # Go's net/http learns the length of a body only if it fits its buffer.
+_PHRASES = {status.value: status.phrase for status in HTTPStatus}
 _END = b"0\r\n\r\n"
+_KEEP_ALIVE = b"Connection: keep-alive\r\n"
+EVENTS = b"Cache-Control: no-cache\r\n" + _KEEP_ALIVE
+"""The headers that the newer streams of events have besides (ollama-api.md §4.1)."""
+
+
+def _phrase(status: int) -> bytes:
+    """As Go says it, which has a phrase for those without one as well."""
+    return (_PHRASES.get(status) or f"status code {status}").encode("ascii")
 
 
 class Closed(Exception):
@@ -39,7 +48,7 @@ class Wire:
     def answer(self, status: int, content_type: str, body: bytes, headers: bytes = b"", chunked: bool = False) -> None:
         """A whole answer in one piece, chunked if it is long or has to be."""
         if chunked or len(body) > _CHUNKED_ABOVE:
-            self.open(status, content_type)
+            self.open(status, content_type, headers)
             return self.close(body)
         self._begin(status, content_type, headers, b"Content-Length: %d\r\n" % len(body))
         body = b"" if self._request.method == "HEAD" else body
@@ -79,10 +88,12 @@ class Wire:
     def _begin(self, status: int, content_type: str, headers: bytes, length: bytes) -> None:
         version = b"HTTP/1.0" if self._request.http10 else b"HTTP/1.1"
         kind = f"Content-Type: {content_type}\r\n".encode("ascii") if content_type else b""
+        if self._request.close:
+            headers = headers.replace(_KEEP_ALIVE, b"")
         # Go sorts the handler's headers, and adds its own behind them.
         lines = b"".join(sorted((kind, headers)))
         self._head = b"%b %d %b\r\n%bDate: %b\r\n%b%b%b\r\n" % (
-            version, status, HTTPStatus(status).phrase.encode("ascii"), lines, http_date(int(time.time())), length,
+            version, status, _phrase(status), lines, http_date(int(time.time())), length,
             b"Connection: close\r\n" if self._request.close and not self._request.http10 else b"",
             b"Transfer-Encoding: chunked\r\n" if self._chunked else b"",
         )
