@@ -93,6 +93,13 @@ class Client:
         if descriptor not in ready:
             raise ClientGone
 
+    def linger(self, seconds: float) -> None:
+        """Sends nothing more, and waits for the peer to leave; closing at once would reset it before it has read all."""
+        with suppress(OSError):  # Reset by the peer already.
+            self._socket.shutdown(socket.SHUT_WR)
+        with suppress(ClientGone):
+            self.pause(seconds)
+
     def close(self, by: str = "fin") -> None:
         """Closes, by the handler thread; "rst" throws away what has not been sent and resets."""
         if self._closed:

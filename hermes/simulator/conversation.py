@@ -1,20 +1,20 @@
 """One connection, from its first request to its close. Runs in the handler thread that owns it."""
 
 import time
-from hashlib import sha256
+from contextlib import suppress
 
 from hermes.simulator.client import Client, ClientGone
 from hermes.simulator.exchange import ApiError, Exchange, House
 from hermes.simulator.faults import BadMark, Fault, Pace, Script, read_marks
-from hermes.simulator.ledger import SimRequest, Upload
-from hermes.simulator.management import BLOBS
-from hermes.simulator.reading import BadRequest, DecodeError, Request, parse, read_body, read_request
+from hermes.simulator.ledger import SimRequest
+from hermes.simulator.reading import BadRequest, DecodeError, Request, parse, read_request
 from hermes.simulator.routes import about, dispatch, find
 from hermes.simulator.wire import Closed, Wire
 
 _BAD_REQUEST = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n400 Bad Request"
 )
+_LINGER = 0.5  # Seconds that Go waits, when it answers unread bytes, for a peer that is still sending to read the answer.
 
 
 class Conversation:
@@ -29,30 +29,26 @@ class Conversation:
     def run(self) -> None:
         """Until the peer leaves, asks for no more, or a fault ends it."""
         try:
-            while request := self._next():
+            while request := read_request(self._client):
                 self._serve(request)
                 if request.close:
                     return
+        except BadRequest:
+            with suppress(ClientGone):
+                self._client.send(_BAD_REQUEST)
         except (ClientGone, Closed):
             pass  # Written down already, by whoever noticed.
-
-    def _next(self) -> Request | None:
-        try:
-            return read_request(self._client)
-        except BadRequest:
-            self._client.send(_BAD_REQUEST)
-            return None
 
     def _serve(self, request: Request) -> None:
         ledger = self._house.ledger
         parsed = _parse(request)
         record = self._record(request, parsed)
-        digest = request.path.removeprefix(BLOBS).replace("-", ":").lower()
-        if request.uploads and digest not in ledger.blobs:
-            record.upload = _upload(self._client, request.headers)
         ledger.arrive(record, self._client)
         try:
             self._answer(request, record, parsed)
+            if request.uploads and not (record.upload and record.upload.sha256):
+                self._client.linger(_LINGER)
+                raise Closed
         except ClientGone:
             ledger.leave(record)
             raise
@@ -93,14 +89,6 @@ def _act(x: Exchange, fault: Fault) -> None:
     if fault.body is None:
         raise ApiError(fault.status, "simulated failure")
     x.wire.answer(fault.status, "application/json", fault.body)
-
-
-def _upload(client: Client, headers: dict[str, str]) -> Upload:
-    digest, size = sha256(), 0
-    for piece in read_body(client, headers):
-        digest.update(piece)
-        size += len(piece)
-    return Upload(size, digest.hexdigest())
 
 
 def _parse(request: Request) -> object:

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hermes.simulator.client import Client
+from hermes.simulator.client import Client, ClientGone
 
 _MAX_HEAD = 1_048_576
 _PIECE = 65_536
@@ -51,17 +51,34 @@ def read_request(client: Client) -> Request | None:
 
 
 def read_body(client: Client, headers: dict[str, str]) -> Iterator[bytes]:
-    """The body of a request, in pieces; asked for first if the client waits for that. Raises ValueError on bad chunks."""
+    """The body of a request, in pieces; asked for first if the client waits for that. Raises BadRequest on bad framing."""
     if headers.get("expect", "").lower() == "100-continue":
         client.send(b"HTTP/1.1 100 Continue\r\n\r\n")
     if headers.get("transfer-encoding", "").lower() != "chunked":
-        yield from _pieces(client, int(headers.get("content-length", "0")))
+        yield from _pieces(client, _number(headers.get("content-length", "0"), 10))
         return
-    while size := int((client.read_until(b"\r\n", _MAX_HEAD) or b"").partition(b";")[0], 16):
+    while size := _number(_line(client).partition(b";")[0], 16):
         yield from _pieces(client, size)
         client.read_exactly(2)
-    while client.read_until(b"\r\n", _MAX_HEAD) not in (b"\r\n", None):
+    while _line(client) != b"\r\n":
         pass  # Trailers.
+
+
+def _line(client: Client) -> bytes:
+    try:
+        line = client.read_until(b"\r\n", _MAX_HEAD)
+    except ValueError as error:
+        raise BadRequest(str(error)) from error
+    if line is None:
+        raise ClientGone
+    return line
+
+
+def _number(text: str | bytes, base: int) -> int:
+    try:
+        return int(text, base)
+    except ValueError:
+        raise BadRequest(f"no number: {text!r}") from None
 
 
 def _pieces(client: Client, left: int) -> Iterator[bytes]:
@@ -111,8 +128,10 @@ def to_struct(value: object, struct: str, types: dict[str, str]) -> dict[str, ob
     return {key: item for key, item in value.items() if item is not None}
 
 
-_GO_TYPES: dict[str, type] = {"string": str, "bool": bool, "[]api.Message": list, "[]openai.Message": list, "[]anthropic.MessageParam": list,
-                              "map[string]interface {}": dict, "int": int}
+_GO_TYPES: dict[str, type] = {
+    "string": str, "bool": bool, "int": int, "map[string]interface {}": dict, "map[string]string": dict,
+    "[]api.Message": list, "[]openai.Message": list, "[]anthropic.MessageParam": list,
+}
 
 
 def _check_type(value: object, kind: str, where: str) -> None:
