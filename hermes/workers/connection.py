@@ -194,6 +194,8 @@ class KeptConnectionHandler(urllib.request.AbstractHTTPHandler):
     def http_open(self, request: urllib.request.Request) -> Reply:
         method = request.get_method()
         fields = {**request.unredirected_hdrs, **request.headers}
+        if "Content-type" not in request.headers:
+            fields.pop("Content-type", None)    # the client named none, and urllib would call its JSON a form
         lines = "".join([f"{name}: {value}\r\n" for name, value in fields.items()])
         head = f"{method} {request.selector} HTTP/1.1\r\n{lines}\r\n".encode("latin-1")
         return self._connection.exchange(head, request.data or b"", method)
