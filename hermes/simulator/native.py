@@ -62,7 +62,7 @@ def chat(x: Exchange) -> None:
 def _run(x: Exchange, shape: NativeGenerate, needed: Want, fields: dict[str, Any]) -> None:
     stream = fields.get("stream", True)
     _check_format(fields.get("format"), stream)
-    limit = int(fields.get("options", {}).get("num_predict", 0))
+    limit = int(fields.get("options", {}).get("num_predict") or 0)
     made = calls(x.record.prompt, fields.get("tools"))
     words = None if made else json_words(fields.get("format"))
     generate(x, shape, Ask(needed, x.record.prompt, stream, limit, words, made, thinks(fields)))

@@ -29,7 +29,8 @@ def generate(sim: Simulator, model: str, **fields: object) -> None:
 
 
 def test_other_load_options_make_another_runner(sim: Simulator) -> None:
-    alike = ({}, {"temperature": 1}, {"num_gpu": -1, "main_gpu": 0, "num_thread": 0.0}, {"num_ctx": 4096, "seed": 3}, {"num_ctx": None, "num_gpu": None})
+    alike = ({}, {"temperature": 1}, {"num_gpu": -1, "main_gpu": 0, "num_thread": 0.0}, {"num_ctx": 4096, "seed": 3},
+             {"num_ctx": None, "num_gpu": None, "num_predict": None})
     for options in alike:
         generate(sim, MODEL, options=options)
     assert sim.loads == {"able:latest": 1}
