@@ -1,8 +1,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+COMPAT_PYTHON ?= $(PYTHON)
 
-.PHONY: help test unit soak faults bench demo serve pyz image clean
+.PHONY: help test unit soak faults compat bench demo serve pyz image clean
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
@@ -21,6 +22,11 @@ soak: $(VENV)/ready  ## what is too large for every day: uploads of 2 GiB
 
 faults: $(VENV)/ready  ## bad input and greedy clients for longer than in `test`: minutes
 	HERMES_TEST_FAULTS=1 $(BIN)/python -m pytest tests/unit/test_http1_fuzz.py tests/process/test_fuzz.py tests/process/test_greedy.py -q
+
+# Installs nothing. pip: pytest ollama openai anthropic langchain-ollama llm llm-ollama, and apart from them pytest litellm mcp (COMPAT_PYTHON: both pythons);
+# npm: ollama openai ai ollama-ai-provider-v2 @ai-sdk/openai-compatible @anthropic-ai/sdk (HERMES_COMPAT_NODE: the folder).
+compat:          ## the clients' own libraries through Hermes, where they are installed
+	for python in $(COMPAT_PYTHON); do $$python -m pytest tests/compat -W ignore || exit; done
 
 $(VENV)/ready:
 	$(PYTHON) -m venv $(VENV)

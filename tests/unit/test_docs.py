@@ -81,7 +81,7 @@ def test_the_table_of_keys_is_the_settings() -> None:
 
 
 def test_every_variable_exists() -> None:
-    known = {setting.variable for setting in SETTINGS} | {"HERMES_CONFIG", "HERMES_KEY"}
+    known = {setting.variable for setting in SETTINGS} | {"HERMES_CONFIG", "HERMES_KEY", "HERMES_COMPAT_NODE"}
     text = README + DOCKERFILE + (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     named = set(re.findall(r"\bHERMES_[A-Z_]*[A-Z]\b", text))
     assert named and named <= known
@@ -280,6 +280,13 @@ def test_the_demo_prints_what_is_shown() -> None:
     shown = re.search(r"^\$ python -m hermes demo\n(.*?)^```", README, re.MULTILINE | re.DOTALL)[1]
     hermes_url, ollama_url = re.search(r"Hermes is at (\S+), in front of a stand-in Ollama at (\S+)\. ", shown).groups()
     assert shown == WORDS.format(hermes=hermes_url, ollama=ollama_url)
+
+
+def test_every_client_has_a_test() -> None:
+    named = [tuple(row[-1].split("::")) for row in rows("Client", "Version")]
+    tests = [(f"tests/compat/{path.name}", name) for path in (ROOT / "tests/compat").glob("test_*.py")
+             for name in re.findall(r"^class (Test\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)]
+    assert sorted(named) == sorted(tests) and all((ROOT / path).is_file() for path, _ in named)
 
 
 # -- the rest of it ------------------------------------------------------------------------------------------------
