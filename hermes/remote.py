@@ -18,6 +18,14 @@ NOTHING = "-"
 class Refused(Exception):
     """No answer, or one that says no; the text says why."""
 
+    def __init__(self, text: str):
+        super().__init__(shown(text))
+
+
+def shown(text: str) -> str:
+    """Without control characters: what came from outside must not steer the terminal."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
 
 def base_url(given: str | None, environ: Mapping[str, str]) -> str:
     """`given`, or where the configuration says that Hermes listens. Raises ConfigError."""
@@ -30,10 +38,15 @@ def base_url(given: str | None, environ: Mapping[str, str]) -> str:
 
 def ask(method: str, path: str, url: str, key: str = "") -> dict:
     """The JSON of an answer; {} if it has none. Raises Refused."""
-    parts = urlsplit(url)
     kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise Refused(f"not the URL of a Hermes: {url}: {error}") from None
     if parts.scheme not in kinds or not parts.hostname:
         raise Refused(f"not the URL of a Hermes: {url}")
+    if not (key.isascii() and key.isprintable()):
+        raise Refused("HERMES_KEY holds something that no key is made of")      # http.client's own error would show it
     try:
         connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=TIMEOUT)
         connection.request(method, parts.path.rstrip("/") + path, headers={"Authorization": f"Bearer {key}"} if key else {})
@@ -43,12 +56,18 @@ def ask(method: str, path: str, url: str, key: str = "") -> dict:
         raise Refused(f"no answer from {url}: {error}") from None
     try:
         said = json.loads(body) if body.strip() else {}
-    except ValueError:
-        raise Refused(f"{url} does not answer as a Hermes does (status {answer.status})") from None
+    except (ValueError, RecursionError):
+        said = None
+    if not isinstance(said, dict):
+        raise _strange(url, answer.status)
     if answer.status >= 400:
         error = said.get("error", answer.status)
         raise Refused(str(error.get("message", error) if isinstance(error, dict) else error))
     return said
+
+
+def _strange(url: str, status: int) -> Refused:
+    return Refused(f"{url} does not answer as a Hermes does (status {status})")
 
 
 def cancel_path(request_id: str) -> str:
@@ -76,8 +95,8 @@ def queue_lines(status: dict) -> Iterable[str]:
 
 
 def table(titles: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterable[str]:
-    """Columns as wide as they need to be; what came from outside is shown without control characters."""
-    cells = [titles, *(tuple("".join(c if c.isprintable() else "?" for c in cell) for cell in row) for row in rows)]
+    """Columns as wide as they need to be."""
+    cells = [titles, *rows]
     widths = [max(len(row[column]) for row in cells) for column in range(len(titles))]
     for row in cells:
         yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip()
@@ -99,6 +118,9 @@ def run(command: str, url: str, request_id: str = "", environ: Mapping[str, str]
     key = environ.get("HERMES_KEY", "")
     if command == "cancel":
         ask("DELETE", cancel_path(request_id), url, key)
-        return [f"cancelled {request_id}"]
+        return [shown(f"cancelled {request_id}")]
     status = ask("GET", "/v1/status", url, key)
-    return status_lines(status) if command == "status" else queue_lines(status)
+    try:
+        return [shown(line) for line in (status_lines(status) if command == "status" else queue_lines(status))]
+    except (LookupError, TypeError, ValueError):        # JSON, but of another program
+        raise _strange(url, 200) from None
