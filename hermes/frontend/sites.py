@@ -33,8 +33,8 @@ _HEADERS = ("Authorization", "Content-Type", "User-Agent", "Accept", "X-Requeste
             "X-Stainless-Read-Timeout", "X-Api-Key", "Anthropic-Version", "Anthropic-Beta", "Anthropic-Dangerous-Direct-Browser-Access",
             "Last-Event-Id", "X-Request-Id", "X-Hermes-Class", "X-Hermes-Deadline")
 # A page sees no other header of ours than these; "*" would do in most browsers, but hides the list from who reads the answer.
-_EXPOSED = ("Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-ID", "request-id", "X-Hermes-Queue-Position", "X-Hermes-Queue-Depth",
-            "X-Hermes-Cache", "X-Hermes-Worker", "X-Hermes-Model")
+_EXPOSED = ("Retry-After", "RateLimit", "RateLimit-Policy", "X-Request-ID", "request-id", "X-Hermes-Queue-Position", "X-Hermes-Queue-Wait",
+            "X-Hermes-Queue-Depth", "X-Hermes-Cache", "X-Hermes-Worker", "X-Hermes-Model")
 _EXPOSE: Fields = (("Access-Control-Expose-Headers", ",".join(_EXPOSED)),)
 _PREFLIGHT: Fields = (("Access-Control-Allow-Methods", _METHODS), ("Access-Control-Allow-Headers", ",".join(_HEADERS)),
                       ("Access-Control-Max-Age", "43200"))

@@ -158,7 +158,7 @@ def test_without_an_origin_nothing_is_said() -> None:
 def test_what_an_allowed_page_is_told() -> None:
     fields = ask(f"Origin: {PAGE}", origins=(PAGE,))
     assert fields == (("Access-Control-Allow-Origin", PAGE),
-                      ("Access-Control-Expose-Headers", "Retry-After,RateLimit,RateLimit-Policy,X-Request-ID,request-id,X-Hermes-Queue-Position,X-Hermes-Queue-Depth,X-Hermes-Cache,X-Hermes-Worker,X-Hermes-Model"),
+                      ("Access-Control-Expose-Headers", "Retry-After,RateLimit,RateLimit-Policy,X-Request-ID,request-id,X-Hermes-Queue-Position,X-Hermes-Queue-Wait,X-Hermes-Queue-Depth,X-Hermes-Cache,X-Hermes-Worker,X-Hermes-Model"),
                       ("Vary", "Origin"))
 
 
