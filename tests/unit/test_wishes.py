@@ -67,7 +67,7 @@ def test_on_whose_behalf() -> None:
 
 
 @pytest.mark.parametrize(("default", "route", "wish", "rank"), [
-    (INTERACTIVE, BACKGROUND, None, BACKGROUND), (BACKGROUND, INTERACTIVE, None, BACKGROUND), (NORMAL, INTERACTIVE, None, NORMAL),
+    (INTERACTIVE, BACKGROUND, None, BACKGROUND), (BACKGROUND, INTERACTIVE, None, BACKGROUND), (BACKGROUND, NORMAL, None, BACKGROUND), (NORMAL, INTERACTIVE, None, NORMAL),
     (NORMAL, BACKGROUND, "interactive", INTERACTIVE), (NORMAL, BACKGROUND, "normal", NORMAL)])
 def test_embeddings_have_the_worse_of_their_own_and_their_clients_class_if_nobody_asks(default: int, route: int, wish: str | None, rank: int) -> None:
     assert asker_of(call(wish, default_rank=default), route).claim.rank == rank
