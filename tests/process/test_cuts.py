@@ -57,7 +57,9 @@ def test_no_cut_is_success(name: str, by: str, model: str) -> None:
     with Simulator() as ollama, Hermes(ollama.url, CONFIG) as hermes:
         eventually(lambda: hermes.staffed("m"))
         silent, told = 0, 0
-        cuts = [*range(0, len(whole) - 100, STRIDE.get(name, 1)), *range(max(0, len(whole) - 100), len(whole))]
+        # The other way to close, and the other name, change what happens at a cut and not where one may be: every third byte will do.
+        stride = STRIDE.get(name, 1) * (1 if (by, model) == ("fin", "smollm2:135m") else 3)
+        cuts = [*range(0, len(whole) - 100, stride), *range(max(0, len(whole) - 100), len(whole))]
         for cut in cuts:
             ollama.script(Fault(raw=whole, cut=cut, by=by), path=path, times=1)
             reply = post(hermes.port, path, request)
