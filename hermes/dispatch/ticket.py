@@ -9,6 +9,7 @@ from hermes.errors import HermesError
 from hermes.workers.child import Child
 
 BRIEF = 0.2                 # seconds a ticket waits for a lock before it waits for a bell and watches its client
+LONG = 1e6                  # seconds; more is for ever, because poll takes 24 days at most, and a client may ask for a million hours
 
 
 class Ticket:
@@ -49,7 +50,7 @@ class Ticket:
                 return True, bool(poll.poll(0))
             poll.register(bell, select.POLLIN)
             left = patience - BRIEF
-            ready = dict(poll.poll(None if left == float("inf") else max(0.0, left) * 1000))
+            ready = dict(poll.poll(None if left > LONG else max(0.0, left) * 1000))
             return bell.fileno() in ready, client.fileno() in ready
         finally:
             self._bell = None

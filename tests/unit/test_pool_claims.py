@@ -13,7 +13,7 @@ from hermes.dispatch.pool import Pool
 from hermes.dispatch.shares import Claim
 from hermes.dispatch.ticket import Ticket
 from hermes.errors import QueueFull, QueueTimeout
-from tests.harness import in_threads
+from tests.harness import eventually, in_threads
 
 FOREVER = math.inf
 
@@ -194,6 +194,16 @@ def test_whichever_is_sooner(staffed, new_pair, deadline: float, patience: float
     with pytest.raises(QueueTimeout, match=said if patience < FOREVER else "waited 0.0"):
         pool.wait(ticket, new_pair()[0])
     assert figures(pool) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("patience", [1e6, 1e7, 1e13, 1e300, FOREVER])
+def test_no_patience_is_too_long_for_the_kernel(staffed, new_child, new_pair, start, patience: float) -> None:
+    pool = staffed()
+    running, ticket = come(pool, "x"), come(pool, "x", patience)
+    waits = start(pool.wait, ticket, new_pair()[0])
+    eventually(lambda: ticket._bell or waits.done())
+    pool.release(running.child, reusable=True, took=1.0)
+    assert waits.result(10) is ticket.child is not None
 
 
 def test_a_deadline_that_has_come_is_no_obstacle_to_who_needs_not_wait(staffed) -> None:
