@@ -209,9 +209,13 @@ class Pool:
     # -- Application -----------------------------------------------------------------------------------------------
 
     def resize(self, size: int, limit: int) -> None:
-        """From now on `size` workers and `limit` tickets; who runs or waits already is not touched."""
+        """From now on `size` workers and `limit` tickets; who runs or waits already is not touched. A pool that is being retired does not
+        rest: nobody could find it to wake it."""
         with self._lock:
             self._size, self._backlog.limit = size, limit
+            self._paused = self._paused and size > 0
+            rung = self._match()
+        self._ring(rung)
         self._wake()
 
     def bound_starvation(self, seconds: float) -> None:

@@ -182,6 +182,16 @@ def test_resting_twice_is_resting(staffed) -> None:
     assert come(pool, "x").child
 
 
+def test_whoever_waits_when_a_resting_pool_is_retired_is_still_served(staffed) -> None:
+    pool = staffed()
+    pool.pause(True)
+    waiting = come(pool, "x")
+    pool.resize(1, 4)
+    assert waiting.child is None and pool.snapshot().paused
+    pool.resize(0, 4)
+    assert waiting.child and rung(waiting) and not pool.snapshot().paused
+
+
 # -- deadlines -----------------------------------------------------------------------------------------------------
 
 
