@@ -310,8 +310,8 @@ class ClientConnection:
         except HermesError as error:
             outcome, status = error.code, answer.status if self._sent else error.status
             self._tell(call, route.dialect, answer, error)
-        except (ClientGone, OSError):
-            if call.cancelled is None:
+        except (ClientGone, OSError) as gone:
+            if call.cancelled is None or isinstance(gone, BlockingIOError):     # who has not read for so long is not waited for again
                 raise
             self._keep = False
             status = answer.status if self._sent else call.cancelled.status

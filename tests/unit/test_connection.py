@@ -3,6 +3,7 @@
 import errno
 import itertools
 import json
+import select
 import socket
 import struct
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hermes.errors import BadRequest, CallerError, ClientGone, Forbidden, HermesError, QueueFull, Unauthorized, UpstreamBroken, UpstreamFailed
+from hermes.errors import BadRequest, CallerError, Cancelled, ClientGone, Forbidden, HermesError, QueueFull, Unauthorized, UpstreamBroken, UpstreamFailed
 from hermes.frontend.connection import ClientConnection, House, Limits
 from hermes.frontend.exchange import NDJSON, SSE, Call, Dialect, Response, Streamed, error_event, error_line
 from hermes.frontend.http1 import HEAD_MAX
@@ -707,3 +708,70 @@ def test_100_continue_is_the_endpoints_to_say(town: Town) -> None:
     with town.visit() as visitor:
         reply = visitor.ask(get("/upload", "Content-Length: 5", "Expect: 100-continue", method="POST"))
         assert reply.status == 200 and b"100 Continue" not in reply.raw
+
+
+# -- calls that somebody ends --------------------------------------------------------------------------------------
+
+
+class Until(Source):
+    """Gives its steps and then waits for the client's leaving, as a lease does."""
+
+    def __init__(self, *steps: bytes):
+        super().__init__(*steps)
+        self.client: ClientConnection | None = None
+
+    def read(self) -> bytes:
+        if self.steps:
+            return self.steps.pop(0)
+        poll = select.poll()
+        poll.register(self.client, select.POLLRDHUP)
+        assert poll.poll(10_000), "nobody left"
+        raise ClientGone
+
+
+@pytest.mark.parametrize("before", [b"", b"record\n"])
+@pytest.mark.parametrize("answer", ["plain", "stream", "no answer yet"])
+def test_a_call_that_is_ended_is_told_so(start, answer: str, before: bytes) -> None:
+    town = Town(start)
+    source = Until(*[before] if before else [])
+
+    def give(call: Call):
+        call.pending, source.client = object(), call.client
+        if answer == "stream":
+            return Streamed(200, source, "plain", headers=(("Content-Type", NDJSON),), in_band=DIALECT.in_band(NDJSON))
+        if answer == "plain":
+            return Streamed(200, source, "length", 100)
+        source.steps.clear()
+        return source.read()
+
+    town.house.router = Router([Route("GET", "/x", DIALECT, give)], [("", DIALECT)])
+    with town.visit() as visitor:
+        visitor.send_raw(get("/x", "X-Request-ID: r"))
+        began = before and answer != "no answer yet"
+        if began:
+            visitor.read_until(b"record")
+        assert eventually(lambda: source.client and town.house.live.cancel("r", lambda call: True)) == 1
+        reply = visitor.reply()
+        assert visitor.at_end() and town.notes == [(200 if began else 499, "cancelled")]
+        if not began:
+            assert (reply.status, reply.complete, reply.headers["connection"]) == (499, True, "close") and "cancelled" in reply.json()["error"]
+        else:
+            assert not reply.complete and (b"cancelled" in reply.body) == (answer == "stream")
+        assert source.closed == (answer != "no answer yet") and town.house.live.cancel("r", lambda call: True) == 0
+
+
+def test_whoever_ends_a_call_whose_client_does_not_read_waits_for_him_once(start) -> None:
+    town, told = Town(start, send_timeout=0.05), []
+    town.answer = Streamed(200, Source(*[b"x" * 1_000_000] * 100), "plain", in_band=lambda error: told.append(error) or b"never")
+    sending = town.answer.source
+
+    def give(call: Call):
+        call.pending = object()
+        call.cancelled = Cancelled("over")      # while it is sent: only the sending notices anything
+        return town.answer
+
+    town.house.router = Router([Route("GET", "/x", DIALECT, give)], [("", DIALECT)])
+    with town.visit() as visitor:
+        visitor.send_raw(get())
+        eventually(lambda: town.notes)
+        assert town.notes == [(200, "cancelled")] and sending.closed == 1 and told == []
