@@ -17,15 +17,16 @@ from hermes.frontend.exchange import Call, Dialect, Response, Streamed
 from hermes.frontend.sites import ALLOW_ORIGIN, is_address
 
 _PLACE = re.compile(r"\{[a-z]+\}")
+_UNTIDY = frozenset({"", ".", ".."})            # no segment of a name: a slash too many, or dots, which only a redirect resolves
 ORDER = ("HEAD", "GET", "POST", "DELETE")       # in which Ollama names the methods of a path
 Endpoint = Callable[[Call], Response | Streamed]
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`path` is exact, or has one {name} that stands for one or more segments, `/` and `%2F` included.
-    `streams_body`: the endpoint reads the body itself, with `Call.upload`. `infers`: it makes a model work, which counts against
-    its client's tokens."""
+    """`path` is exact, or has one {name} that stands for one or more segments, `/` and `%2F` included, none of them
+    empty or a dot or two. `streams_body`: the endpoint reads the body itself, with `Call.upload`. `infers`: it makes a model work, which
+    counts against its client's tokens."""
 
     method: str
     path: str
@@ -42,7 +43,8 @@ class Route:
         before, after = self.path[:place.start()], self.path[place.end():]
         if not path.startswith(before) or not path.endswith(after) or len(path) <= len(before) + len(after):
             return None
-        return decode(path[len(before):len(path) - len(after)])
+        raw = path[len(before):len(path) - len(after)]
+        return decode(raw) if _UNTIDY.isdisjoint(raw.split("/")) else None
 
 
 class Router:

@@ -31,8 +31,8 @@ def ask(method: str, path: str, *fields: str) -> Response:
     ("POST", "/v1/llm/m/pull", "/v1/llm/{model}/pull", "m"), ("POST", "/v1/llm/hf.co/u/r:Q4/pull", "/v1/llm/{model}/pull", "hf.co/u/r:Q4"),
     ("POST", "/v1/llm/pull", "/v1/llm/{model}", "pull"), ("POST", "/v1/llm/pull/pull", "/v1/llm/{model}/pull", "pull"),
     ("POST", "/v1/llm/x%2Fpull", "/v1/llm/{model}", "x/pull"), ("POST", "/v1/llm/x/pull:latest", "/v1/llm/{model}", "x/pull:latest"),
-    ("POST", "/v1/llm/m%2Fpull/pull", "/v1/llm/{model}/pull", "m/pull"), ("POST", "/v1/llm//pull", "/v1/llm/{model}", "/pull"),
-    ("POST", "/v1/llm/m/", "/v1/llm/{model}", "m/"), ("POST", "/v1/llm/m/pull/", "/v1/llm/{model}", "m/pull/"),
+    ("POST", "/v1/llm/m%2Fpull/pull", "/v1/llm/{model}/pull", "m/pull"), ("POST", "/v1/llm/%2Fpull", "/v1/llm/{model}", "/pull"),
+    ("POST", "/v1/llm/m%2F", "/v1/llm/{model}", "m/"), ("POST", "/v1/llm/a%2F%2Fb", "/v1/llm/{model}", "a//b"), ("POST", "/v1/llm/.../..a", "/v1/llm/{model}", ".../..a"),
     ("POST", "/v1/llm/%2525", "/v1/llm/{model}", "%25"), ("POST", "/v1/llm/%zz", "/v1/llm/{model}", "%zz"),
     ("POST", "/v1/llm/%C3%A9", "/v1/llm/{model}", "é"), ("POST", "/v1/llm/m+x", "/v1/llm/{model}", "m+x"),
     ("POST", "/api/blobs/sha256:0a", "/api/blobs/{digest}", "sha256:0a"), ("POST", "/api/blobs/sha256%3A0a", "/api/blobs/{digest}", "sha256:0a"),
@@ -58,6 +58,9 @@ def test_not_found(path: str) -> None:
     ("GET", "/api/tags/?q=%22", 301, "/api/tags?q=%22"), ("GET", "//api/tags", 307, "/api/tags"), ("POST", "//api/tags", 307, "/api/tags"), ("GET", "/api/../api/tags", 307, "/api/tags"),
     ("GET", "/api//tags/", 307, "/api/tags/"), ("GET", "/api/tags//", 307, "/api/tags/"), ("GET", "/./api/tags", 307, "/api/tags"), ("GET", "//", 307, "/"), ("GET", "/api/..", 307, "/"),
     ("GET", "/../../api/tags", 307, "/api/tags"), ("GET", "/api/tags/.", 307, "/api/tags"), ("POST", "/v1//llm/m?x=1", 307, "/v1/llm/m?x=1"), ("GET", "///v1/models/a%2Fb", 307, "/v1/models/a%2Fb"),
+    ("GET", "/v1/models/m:7b/", 301, "/v1/models/m:7b"), ("GET", "/v1/models//m", 307, "/v1/models/m"), ("GET", "/v1/models/a//b", 307, "/v1/models/a/b"), ("GET", "/v1/models/../models", 307, "/v1/models"),
+    ("GET", "/v1/models/a%2F/", 301, "/v1/models/a%2F"), ("GET", "/v1/models/./m", 307, "/v1/models/m"), ("POST", "/v1/models/../llm/m", 307, "/v1/llm/m"), ("POST", "/v1/llm/m/", 307, "/v1/llm/m"),
+    ("POST", "/v1/llm/m/pull/", 307, "/v1/llm/m/pull"), ("POST", "/v1/llm//pull", 307, "/v1/llm/pull"), ("POST", "/api/blobs/sha256:0a/", 307, "/api/blobs/sha256:0a"),
 ])
 def test_redirects(method: str, path: str, status: int, location: str) -> None:
     answer = ask(method, path)
@@ -76,7 +79,7 @@ def test_nothing_of_a_path_becomes_markup() -> None:
     assert answer.body == b'<a href="/v1/models/&amp;lt;script&amp;gt;&#x27;?&#x27;&amp;quot;">Temporary Redirect</a>.\n\n'
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/api/tags/"), ("DELETE", "/v1/models/"), ("OPTIONS", "/api/tags/")])
+@pytest.mark.parametrize(("method", "path"), [("POST", "/api/tags/"), ("DELETE", "/v1/models/"), ("OPTIONS", "/api/tags/"), ("POST", "/v1/models/m/"), ("GET", "/v1/llm/m/")])
 def test_a_trailing_slash_and_the_wrong_method_are_too_much(method: str, path: str) -> None:
     with pytest.raises(NotFound):
         ROUTER.match(method, path)
