@@ -21,7 +21,7 @@ from hermes.frontend.exchange import JSON, NDJSON, SSE, Call, Dialect, Response,
 from hermes.frontend.heartbeat import Beats, Late
 from hermes.frontend.jsonbody import Edit, Member, Members, Pieces, read_members, splice
 from hermes.frontend.jsonscan import Scanner, Span
-from hermes.frontend.relay import find_place, refusal
+from hermes.frontend.relay import come_again, find_place, refusal
 from hermes.frontend.router import Route
 from hermes.frontend.wishes import asker_of, told
 from hermes.workers.messages import Bytes, Rename
@@ -284,4 +284,4 @@ def _whole(answer: Answer) -> bytes:
 
 def _refused(lease: Lease) -> Response:
     """Ollama's own refusal, with its status, in our shape."""
-    return Response(lease.head.status, error_line(refusal(lease)))
+    return Response(lease.head.status, error_line(refusal(lease)), headers=come_again(lease.head.status))

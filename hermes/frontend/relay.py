@@ -20,6 +20,7 @@ from hermes.workers.messages import Body, Job
 # What goes to Ollama of the client's headers. Never a key or a cookie: for cloud models Ollama passes headers on (ollama-api.md §0.19).
 FORWARDED = {"content-type": "Content-Type", "accept": "Accept", "user-agent": "User-Agent"}
 
+BUSY = "5"                  # seconds: Ollama's queue of loads is full, and a load takes as long at the least
 _NAMES = {"content-type": "Content-Type", "cache-control": "Cache-Control", "allow": "Allow", "location": "Location"}
 
 
@@ -75,8 +76,13 @@ def relay(dispatcher: Dispatcher, call: Call, errand: Errand) -> Streamed:
     head = lease.head
     kind = dict(head.headers).get("content-type", "")
     headers = tuple((_NAMES.get(name, name), value) for name, value in head.headers)
-    return Streamed(head.status, lease, head.framing, head.length, headers + _for_proxies(kind, headers),
+    return Streamed(head.status, lease, head.framing, head.length, headers + _for_proxies(kind, headers) + come_again(head.status),
                     errand.dialect.in_band(kind, call.request_id))
+
+
+def come_again(status: int) -> tuple[tuple[str, str], ...]:
+    """When to come again, where Ollama itself says that it is busy: it never says when (ollama-api.md §0.20)."""
+    return (("Retry-After", BUSY),) if status in (429, 503) else ()
 
 
 def _for_proxies(kind: str, headers: tuple[tuple[str, str], ...] = ()) -> tuple[tuple[str, str], ...]:

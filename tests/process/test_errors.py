@@ -171,6 +171,18 @@ def test_queue_full() -> None:
             assert reply.headers["retry-after"] == "2" and "x-should-retry" not in reply.headers, "nothing has ended yet, so a call counts as a second"
 
 
+def test_a_busy_ollama_says_when_as_well() -> None:
+    """Its own words and status; it never says when (ollama-api.md §0.20), and the SDKs' own guess is half a second."""
+    with Simulator() as ollama, Hermes(ollama.url, CONFIG) as hermes:
+        for status in (503, 429, 500):
+            for path in [*SURFACES, "/api/show", "/v1/models", "/v1/llm/m"]:
+                ollama.script(Fault(status=status, body=b'{"error":"server busy, please try again."}'), path=path.replace("/v1/llm/m", "/api/generate"), times=1)
+                reply = get(hermes.port, path) if path == "/v1/models" else post(hermes.port, path, {"prompt": "x"}) if "llm" in path else \
+                    post(hermes.port, path, {"model": "m"}) if "show" in path else ask(hermes, path, "m")
+                assert (reply.status, reply.body) == (status, b'{"error":"server busy, please try again."}'), path
+                assert reply.headers.get("retry-after") == (None if status == 500 else "5"), path
+
+
 def test_waited_too_long() -> None:
     with occupied(queue_timeout='"20ms"') as hermes:
         for path in SURFACES:
