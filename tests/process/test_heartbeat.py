@@ -1,5 +1,6 @@
 """A stream that waits shows signs of life, in the queue and while its model loads; what fails then is told inside it."""
 
+import json
 import shutil
 import subprocess
 import tempfile
@@ -66,7 +67,20 @@ def test_a_refusal_after_the_200_is_told_inside(ollama: Simulator, hermes: Herme
     late = post(hermes.port, path, STREAMS[path])
     count, body = signs(path, late.body)
     assert late.status == 200 and not late.complete and count >= 2
-    assert b"error" in body and b"out of memory" in body and body.endswith(b"\n")
+    opening, shape = told_in(path, late.headers["x-request-id"])
+    assert body == opening + json.dumps(shape, separators=(",", ":")).encode() + (b"\n\n" if opening else b"\n")
+
+
+def told_in(path: str, request_id: str) -> tuple[bytes, dict]:
+    """How each family's clients are told inside a stream: what stands in front of the object, and the object."""
+    if path.startswith(("/api/", "/v1/llm/")):
+        return b"", {"error": "out of memory"}
+    if path == "/v1/messages":
+        return b"event: error\ndata: ", {"type": "error", "error": {"type": "api_error", "message": "out of memory"}, "request_id": request_id}
+    error = {"message": "out of memory", "type": "api_error", "param": None, "code": "upstream_failed"}
+    if path == "/v1/responses":
+        return b"event: error\ndata: ", {"type": "error", "sequence_number": 0, "code": "upstream_failed", "message": "out of memory", "param": None, "error": error}
+    return b"data: ", {"error": error}
 
 
 def test_a_cut_after_heartbeats_is_told_inside(ollama: Simulator, hermes: Hermes) -> None:
