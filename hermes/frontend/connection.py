@@ -16,7 +16,7 @@ from hermes.errors import (BadRequest, BodyTooLarge, CallerError, ClientGone, En
                            TooManyConnections)
 from hermes.frontend import http1
 from hermes.frontend.crowd import OUT_OF_DESCRIPTORS, Parking, Waiting
-from hermes.frontend.exchange import Call, Dialect, Response, Streamed, id_of
+from hermes.frontend.exchange import Call, Dialect, Response, Streamed, apart, id_of
 from hermes.frontend.http1 import ChunkedBody, CountedBody, HeadReader, Request
 from hermes.frontend.live import Live
 from hermes.frontend.router import Route, Router
@@ -72,6 +72,7 @@ class ClientConnection:
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._sent = False                      # has anything of the present answer gone out?
+        self._last = b""                        # what went out of its body last
         self._keep = True                       # may another request follow?
         self.idle = True                        # between two requests: may be closed by the server at any time
         self._evicted = False
@@ -129,6 +130,7 @@ class ClientConnection:
         deadline = time.monotonic() + self._limits.head
         dialect = call = None
         self._sent = self.idle = False
+        self._last = b""
         try:
             request = self._read_head(deadline)
             if request is None:
@@ -350,7 +352,7 @@ class ClientConnection:
                 data += http1.LAST_CHUNK
             if waiting or data:
                 send(waiting + data)
-                waiting, self._sent = b"", True
+                waiting, self._sent, self._last = b"", True, data or self._last
             if source.ended:
                 return
 
@@ -361,7 +363,8 @@ class ClientConnection:
             return
         self._keep = False
         if answer.in_band and answer.framing != "length" and not getattr(error, "told", False):
-            record = answer.in_band(error)
+            last = self._last.removesuffix(b"\r\n") if call.request.http11 else self._last
+            record = apart(last, answer.in_band(error))
             self._sock.sendall(http1.chunk(record) if call.request.http11 else record)
 
     def _linger(self) -> None:

@@ -148,3 +148,11 @@ def ndjson_error(error: HermesError, request_id: str = "") -> bytes:
 def error_event(error: HermesError, request_id: str = "") -> bytes:
     """The same as an SSE event: native routes have none in Ollama, so this is ours."""
     return b"event: error\ndata: " + error_line(error) + b"\n\n"
+
+
+def apart(before: bytes, record: bytes) -> bytes:
+    """`record` on a line of its own behind `before`, which may be half a record: Ollama's chunks and records need not coincide. In NDJSON there is
+    no empty line, which would break ollama-python, and the space of a sign of life may stand in front; an SSE event wants an empty one."""
+    if not record.startswith(b"{"):
+        return record if before.endswith((b"\n\n", b"\n\r\n")) or not before else b"\n\n" + record
+    return record if before.endswith((b"\n", b" ")) or not before else b"\n" + record

@@ -8,6 +8,7 @@ import json
 
 import pytest
 
+from hermes.frontend.http1 import chunk
 from hermes.simulator import Fault, Simulator
 from tests.harness import ROOT, Client, Hermes, eventually, post
 
@@ -166,3 +167,26 @@ def test_one_dot_zero_clients_get_a_body_that_ends_with_the_connection() -> None
             client.send_raw(b"POST /api/generate HTTP/1.0\r\nContent-Length: %d\r\n\r\n%b" % (len(data), data))
             reply = client.reply()
         assert "transfer-encoding" not in reply.headers and reply.body == ollama.requests[-1].sent
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+@pytest.mark.parametrize("model", ["smollm2:135m", "m"])
+@pytest.mark.parametrize("name", ["chat_stream", "openai_chat_stream", "messages_stream", "openai_responses_stream"])
+def test_an_error_behind_half_a_record_has_a_line_of_its_own(name: str, model: str, version: str) -> None:
+    """Chunks and records need not coincide: those of cloud models do not."""
+    head, coded = recording(name)
+    body, (path, request) = dechunk(coded), CASES[name]
+    renamed = body.replace(b"smollm2:135m", model.encode())
+    asked = json.dumps({**request, "model": model}).encode()
+    with Simulator() as ollama, Hermes(ollama.url, CONFIG) as hermes:
+        for size in range(300, 330):
+            halves = b"".join(chunk(body[at:at + size]) for at in (0, size))
+            ollama.script(Fault(raw=head + halves), path=path, times=1)
+            with Client(hermes.port) as client:
+                client.send_raw(b"POST %b HTTP/%b\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b" % (path.encode(), version.encode(), len(asked), asked))
+                reply = client.reply()
+            delivered, mark, _ = reply.body.rpartition(RECORD[path])
+            end = b"\n\n" if path.startswith("/v1/") else b"\n"
+            assert reply.status == 200 and mark and delivered.endswith(end), (size, reply.body[-300:])
+            assert path.startswith("/v1/") or b"\n\n" not in delivered, "an empty line breaks ollama-python"
+            assert renamed.startswith((delivered, delivered.removesuffix(end)))

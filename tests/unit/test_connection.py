@@ -16,7 +16,7 @@ import pytest
 from hermes.errors import BadRequest, CallerError, Cancelled, ClientGone, Forbidden, HermesError, QueueFull, Unauthorized, UpstreamBroken, UpstreamFailed
 from hermes.frontend.connection import ClientConnection, House, Limits
 from hermes.frontend.exchange import NDJSON, SSE, Call, Dialect, Response, Streamed, error_event, error_line
-from hermes.frontend.http1 import HEAD_MAX
+from hermes.frontend.http1 import HEAD_MAX, chunk
 from hermes.frontend.router import Route, Router
 from tests.harness import Client, Reply, eventually
 
@@ -591,8 +591,8 @@ def test_failure_before_the_first_byte_is_a_proper_error(town: Town, error: Herm
 def test_failure_after_the_first_byte_is_never_a_clean_end(town: Town, framing: str, kind: str, version: str, told: bool) -> None:
     error = UpstreamBroken("cut")
     error.told = told
-    part = b'{"a":1}\n'
-    source = Source(b"8\r\n" + part + b"\r\n" if framing == "chunked" else part, error)
+    part = b'{"a":1}\n' if kind == NDJSON else b"data: 1\n\n"
+    source = Source(chunk(part) if framing == "chunked" else part, error)
     town.answer = Streamed(200, source, framing, 100, (("Content-Type", kind),), DIALECT.in_band(kind))
     with town.visit() as visitor:
         visitor.send_raw(get("/x", "Connection: keep-alive", version=version) + get())

@@ -9,7 +9,7 @@ import pytest
 from hermes import errors
 from hermes.errors import CallerError, HermesError
 from hermes.frontend import anthropic, native, openai, own
-from hermes.frontend.exchange import NDJSON, SSE, Dialect, id_of, new_request_id
+from hermes.frontend.exchange import NDJSON, SSE, Dialect, apart, id_of, new_request_id
 from hermes.frontend.http1 import Request
 
 
@@ -125,3 +125,12 @@ def test_any_other_id_is_replaced(given: str) -> None:
 
 def test_made_ids_differ() -> None:
     assert len({new_request_id() for _ in range(1000)} | {id_of(request()) for _ in range(1000)}) == 2000
+
+
+@pytest.mark.parametrize(("before", "record", "between"), [
+    (b"", b'{"error":""}\n', b""), (b'{"a":1}\n', b'{"error":""}\n', b""), (b'{"a', b'{"error":""}\n', b"\n"), (b" ", b'{"error":""}\n', b""), (b'{"a":1}\n{', b'{"error":""}\n', b"\n"),
+    (b"", b"data: {}\n\n", b""), (b"data: {}\n\n", b"data: {}\n\n", b""), (b"data: {}\r\n\r\n", b"data: {}\n\n", b""), (b": keep-alive\n\n", b"event: error\n\n", b""),
+    (b"data: {}\n", b"event: error\n\n", b"\n\n"), (b'data: {"a', b"data: {}\n\n", b"\n\n"), (b"event: x\n", b"event: error\n\n", b"\n\n"),
+])
+def test_apart(before: bytes, record: bytes, between: bytes) -> None:
+    assert apart(before, record) == between + record
