@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from weakref import WeakSet
 
 from hermes.config import CLASSES, Config, DefaultSettings, ModelSettings
 from hermes.dispatch.caps import Caps
@@ -58,6 +59,7 @@ class Registry:
         self._lock = threading.Lock()
         self._places: dict[str, Place] = {}
         self._refusal: HermesError | None = None
+        self._retired: WeakSet[Pool] = WeakSet()        # no longer found; whoever runs or waits there keeps them. Main thread only
         self._defaults: DefaultSettings = config.defaults
         self._caps: Caps[Pool] = Caps()
         self.control = self._place("control", "", CONTROL_WORKERS, CONTROL_QUEUE, CONTROL_PATIENCE)
@@ -80,7 +82,7 @@ class Registry:
                 if place.pool.on_demand and canonical(place.model) not in places:
                     places[canonical(place.model)] = self._renew(place, config.defaults)
                 else:
-                    place.pool.resize(0, place.pool.snapshot().queue_limit)
+                    self._retire(place.pool, place.pool.snapshot().queue_limit)
             for place in places.values():
                 place.pool.bound_starvation(config.defaults.max_starvation)
             self.embedding_rank = CLASSES.index(config.defaults.embedding_class)
@@ -91,11 +93,15 @@ class Registry:
     def _keep(self, old: Place | None, model) -> Place:
         if old is None or old.pool.on_demand or old.model != model.model:
             if old is not None:
-                old.pool.resize(0, old.pool.snapshot().queue_limit)
+                self._retire(old.pool, old.pool.snapshot().queue_limit)
             place = self._place(model.name, model.model, model.max_concurrency, model.max_queue, model.queue_timeout)
             return _loaded_as(place, model)
         old.pool.resize(model.max_concurrency, model.max_queue)
         return _loaded_as(Place(old.pool, model.model, model.queue_timeout), model)
+
+    def _retire(self, pool: Pool, limit: int) -> None:
+        pool.resize(0, limit)
+        self._retired.add(pool)
 
     def _renew(self, place: Place, defaults: DefaultSettings) -> Place:
         place.pool.resize(defaults.max_concurrency, defaults.max_queue)
@@ -130,7 +136,7 @@ class Registry:
                 if place.pool.on_demand:
                     due = (quiet_since if quiet_since is not None else now) + self._defaults.dismiss_after
                     if due <= now:
-                        place.pool.resize(0, 0)
+                        self._retire(place.pool, 0)
                         self._places = {k: p for k, p in self._places.items() if k != key}
                     else:
                         soonest = min(soonest, due)
@@ -140,7 +146,7 @@ class Registry:
         """From now on nobody waits: every pool answers `error`."""
         with self._lock:
             self._refusal = error
-            pools = self._pools()
+            pools = self._working()
         for pool in pools:
             pool.refuse(error)
 
@@ -150,13 +156,17 @@ class Registry:
 
     def busy(self) -> bool:
         """Is anything running or waiting anywhere?"""
-        return any(picture.busy or picture.queued for picture in (pool.snapshot() for pool in self._pools()))
+        return any(picture.busy or picture.queued for picture in (pool.snapshot() for pool in self._working()))
 
     def leased(self) -> list:
-        return [child for pool in self._pools() for child in pool.leased()]
+        return [child for pool in self._working() for child in pool.leased()]
 
     def _pools(self) -> list[Pool]:
         return [self.control.pool, *dict.fromkeys(place.pool for place in self._places.values())]
+
+    def _working(self) -> list[Pool]:
+        """Those that are being retired as well."""
+        return [*self._pools(), *self._retired]
 
     def _place(self, name: str, model: str, size: int, limit: int, patience: float) -> Place:
         pool = Pool(name, model, size, limit, self._wake, self._caps if model else None)

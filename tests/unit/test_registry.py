@@ -63,6 +63,21 @@ def test_sweep(registry: Registry) -> None:
     assert registry.find(canonical("c")) is None and pool.size == 0 and registry.find(canonical("a")) is not None
 
 
+@pytest.mark.parametrize("text", [models("a"), models("a") + '[models.b]\nmodel = "other"\n'])
+def test_what_runs_in_a_pool_that_is_being_retired_is_seen_until_it_ends(registry: Registry, text: str, new_child, new_pair) -> None:
+    """Else Hermes would stop over it, and its client would not be told."""
+    pool, child = registry.find(canonical("b")).pool, new_child()
+    pool.offer(child)
+    hire(pool, new_pair()[0], 1.0)
+    registry.apply(settings(text))
+    assert pool.size == 0 and registry.busy() and registry.leased() == [child]
+    assert pool not in [place.pool for place in (registry.find(canonical("a")), registry.find(canonical("b"))) if place]
+    registry.refuse(Draining("going"))
+    assert isinstance(pool.refusal, Draining)
+    pool.release(child, reusable=True)
+    assert not registry.busy() and registry.leased() == []
+
+
 def test_refuse_reaches_pools_that_come_later(registry: Registry) -> None:
     registry.refuse(Draining("going"))
     for place in (registry.find(canonical("a")), registry.control, registry.adopt("z"), registry.puller()):
