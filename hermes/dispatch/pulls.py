@@ -7,14 +7,17 @@ A shared pull is cancelled when its last caller leaves; then Ollama stops the do
 """
 
 import json
+import logging
 import select
 import socket
 import threading
 
 from hermes.dispatch.bell import GONE, Bell
 from hermes.dispatch.dispatcher import Dispatcher
-from hermes.errors import ClientGone, HermesError, UpstreamBroken, UpstreamFailed
+from hermes.errors import ClientGone, HermesBusy, HermesError, UpstreamBroken, UpstreamFailed
 from hermes.names import canonical
+
+log = logging.getLogger("hermes.pulls")
 
 
 class Pull:
@@ -50,15 +53,25 @@ class Pulls:
         name = place.model if place else name
         key = canonical(name)
         bell = Bell()
-        with self._lock:
-            pull = self._running.get(key)
-            new = pull is None
-            if new:
-                pull = self._running[key] = Pull(key, name)
-            pull.bells.append(bell)
+        try:
+            with self._lock:
+                pull = self._running.get(key)
+                new = pull is None
+                if new:
+                    pull = self._running[key] = Pull(key, name)
+                pull.bells.append(bell)
+        except OSError:                         # no descriptor is left
+            bell.close()
+            raise
         if new:
-            threading.Thread(target=self._run, args=(pull,), name=f"pull {name}", daemon=True).start()
+            self._start(pull)
         return Subscription(self, pull, bell, client)
+
+    def _start(self, pull: Pull) -> None:
+        try:
+            threading.Thread(target=self._run, args=(pull,), name=f"pull {pull.name}", daemon=True).start()
+        except (RuntimeError, MemoryError):
+            self._end(pull, HermesBusy("no thread is left for this pull"))
 
     def look(self, pull: Pull, seen: int, version: int) -> tuple[list[bytes], int, int, bool]:
         """What is new to somebody who has seen `seen` events, the last in `version`: events, both numbers, and if it is over."""
@@ -88,6 +101,12 @@ class Pulls:
             error = failure
         except ClientGone:
             error = UpstreamBroken("the pull was cancelled")
+        except Exception:                       # or its callers would wait for ever
+            log.exception("a pull ended by an error of ours")
+            error = HermesError("internal error")
+        self._end(pull, error)
+
+    def _end(self, pull: Pull, error: HermesError | None) -> None:
         with self._lock:
             pull.error, pull.finished = error, True
             if self._running.get(pull.key) is pull:
