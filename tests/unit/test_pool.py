@@ -116,6 +116,15 @@ def test_a_full_queue_says_when_to_come_again(desk, size: int, took: float, expe
     assert caught.value.retry_after == expected
 
 
+def test_patience_that_no_poll_can_count(desk) -> None:
+    """X-Hermes-Deadline: 999999999 where the queue itself has no limit."""
+    d = desk()
+    waiting, _ = d.queue(patience=999_999_999.0)
+    eventually(lambda: waiting.done() or any(ticket._bell for ticket in d.pool._backlog._entries))
+    d.pool.offer(d.child[0])
+    assert waiting.result(3) is d.child[0]
+
+
 def test_timeout_leaves_no_trace(desk) -> None:
     d = desk()
     ours, _ = d.new_pair()
