@@ -132,9 +132,10 @@ class Registry:
         soonest = float("inf")
         with self._lock:
             for key, place in list(self._places.items()):
-                quiet_since = place.pool.snapshot().idle_since if place.pool.on_demand else None
                 if place.pool.on_demand:
-                    due = (quiet_since if quiet_since is not None else now) + self._defaults.dismiss_after
+                    picture = place.pool.snapshot()
+                    rests = picture.idle_since is not None and not picture.paused       # a new pool would not know that it is paused
+                    due = (picture.idle_since if rests else now) + self._defaults.dismiss_after
                     if due <= now:
                         self._retire(place.pool, 0)
                         self._places = {k: p for k, p in self._places.items() if k != key}

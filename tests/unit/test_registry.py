@@ -63,6 +63,16 @@ def test_sweep(registry: Registry) -> None:
     assert registry.find(canonical("c")) is None and pool.size == 0 and registry.find(canonical("a")) is not None
 
 
+def test_a_paused_pool_is_not_swept(registry: Registry) -> None:
+    """Its successor would serve at once."""
+    pool = registry.adopt("c").pool
+    since = pool.snapshot().idle_since
+    pool.pause(True)
+    assert registry.sweep(since + 301) == since + 601 and registry.find(canonical("c")).pool is pool
+    pool.pause(False)
+    assert registry.sweep(pool.snapshot().idle_since + 301) == float("inf")
+
+
 @pytest.mark.parametrize("text", [models("a"), models("a") + '[models.b]\nmodel = "other"\n'])
 def test_what_runs_in_a_pool_that_is_being_retired_is_seen_until_it_ends(registry: Registry, text: str, new_child, new_pair) -> None:
     """Else Hermes would stop over it, and its client would not be told."""
