@@ -84,6 +84,7 @@ class Pool:
                 rung.append(out)
             rung += self._match()       # a worker may be idle if all who wait are late
         self._ring(rung)
+        self._wake_if_retiring()
         return ticket
 
     def wait(self, ticket: Ticket, client, until: float = math.inf) -> Child | None:
@@ -99,6 +100,7 @@ class Pool:
                 # Matched at the very moment its time ran out: it has a child, and is served.
                 self._backlog.remove(ticket)
                 self._note_quiet()
+            self._wake_if_retiring()
         if gone:
             self._give_back(ticket)
             raise ClientGone
@@ -115,6 +117,7 @@ class Pool:
         with self._lock:
             self._backlog.remove(ticket)
             self._note_quiet()
+        self._wake_if_retiring()
         self._give_back(ticket)
 
     def _give_back(self, ticket: Ticket) -> None:
@@ -195,6 +198,14 @@ class Pool:
                 over.append(self._idle.pop(0))
             return over
 
+    def ended(self) -> bool:
+        """Is it retired, with nobody at work or waiting? Then nobody can come any more either: no worker would ever be there for him."""
+        with self._lock:
+            over = not self.size and not self._leased
+            if over:
+                self._closed = "it is not wanted any more", time.monotonic()
+            return over
+
     def close(self, reason: str, reopens: float) -> None:
         """Answer everybody with PoolDown until `reopen`."""
         with self._lock:
@@ -227,6 +238,11 @@ class Pool:
     def size(self) -> int:
         """Workers wanted. A pool that is being retired keeps one as long as anybody waits."""
         return self._size or min(1, len(self._backlog))
+
+    def _wake_if_retiring(self) -> None:
+        """The size goes by who waits then."""
+        if not self._size:
+            self._wake()
 
     def pause(self, paused: bool) -> None:
         """While it is paused nobody gets a turn; who runs goes on, and who comes waits."""

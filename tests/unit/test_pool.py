@@ -276,6 +276,16 @@ def test_whoever_waits_when_a_pool_is_retired_is_still_served(desk) -> None:
     assert d.pool.surplus() == [child] and d.figures() == (0, 0, 0)
 
 
+def test_the_supervisor_is_told_who_comes_and_goes_while_a_pool_is_retired(desk) -> None:
+    """A worker is wanted as long as somebody waits."""
+    d = desk()
+    d.pool.resize(0, 4)
+    before = d.woken
+    with pytest.raises(QueueTimeout):
+        d.hire()
+    assert d.woken == before + 2
+
+
 def test_discard_idle(desk) -> None:
     d = desk(staff=1)
     assert d.pool.discard(d.child[0]) is True

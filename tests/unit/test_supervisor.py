@@ -2,6 +2,7 @@
 
 import logging
 import os
+import select
 import sys
 import threading
 import time
@@ -10,6 +11,8 @@ from types import SimpleNamespace
 import pytest
 
 from hermes.dispatch.pool import Pool
+from hermes.dispatch.shares import Claim
+from hermes.errors import PoolDown
 from hermes.workers import supervisor as module
 from hermes.workers.messages import Kind, frame
 from hermes.workers.restart import PERIOD, PROBE
@@ -269,6 +272,33 @@ def test_shrink_and_retire(world: World) -> None:
     world.step()
     assert all(child.closed for child in world.started)
     assert world.supervisor.starting() == {}, "it is forgotten when its last worker has left"
+
+
+def test_whoever_comes_to_a_pool_that_has_ended_is_told(world: World) -> None:
+    """He has found the pool before the reload that retired it, or his worker has died since."""
+    world.supervise(1)
+    world.ready()
+    world.pool.resize(0, 4)
+    world.step()
+    assert world.supervisor.starting() == {}
+    with pytest.raises(PoolDown):
+        world.pool.enter(Claim(), 60.0)
+
+
+def test_whoever_comes_to_a_pool_that_has_not_ended_gets_a_worker(world: World) -> None:
+    world.supervise(1)
+    world.ready()
+    world.pool.resize(0, 4)
+    world.supervisor._drain_wake()
+    world.pool.pause(True)
+    ticket = world.pool.enter(Claim(), 60.0)
+    assert select.select([world.supervisor.wake_reader], [], [], 0)[0], "the supervisor has to learn that one is wanted"
+    world.step()
+    assert world.idle() == 1
+    world.pool.leave(ticket)
+    assert select.select([world.supervisor.wake_reader], [], [], 0)[0], "and that it is not"
+    world.step()
+    assert world.started[0].closed and world.supervisor.starting() == {}
 
 
 def test_a_surplus_worker_that_does_not_leave_holds_no_place(world: World) -> None:
