@@ -85,11 +85,10 @@ class Pending:
                 return False
             lease = Lease(self._pool, child, self._asker.client)
             lease.queued = time.monotonic() - self._arrived
-            self._ticket = None
+            self._ticket, self._lease = None, lease
             self._asker.leases.append(lease)
             try:
                 lease.begin(self._job, self._asker.body)
-                self._lease = lease
                 return True
             except WorkerLost as lost:
                 self._try_again(lost)

@@ -126,6 +126,15 @@ def test_ollama_fails(desk: Desk) -> None:
     desk.check()
 
 
+def test_a_job_that_cannot_be_said(desk: Desk) -> None:
+    """A body of more than 4 GiB has no frame: the worker that was to have it is not lost over that."""
+    pending = Pending(Place(desk.pool, "m", 30.0), JOB._replace(headers=object()), Asker(desk.ours, Claim("x")))
+    with pytest.raises(TypeError):
+        pending.wait()
+    desk.check(workers=0)
+    assert desk.child.killed == 1
+
+
 def test_its_own_deadline_is_sooner_than_the_queues_patience(desk: Desk) -> None:
     first, pending = desk.come("y"), desk.come(patience=0.0)
     with pytest.raises(QueueTimeout, match="waited 0 s") as caught:
