@@ -287,12 +287,19 @@ class ClientConnection:
             headers.append(("Connection", "keep-alive"))
         return http1.response_head(status, headers)
 
+    def _settle(self, call: Call) -> None:
+        """The last of the answer is about to go out: who ends the call from now on would hit the next one."""
+        self._house.live.remove(self)
+        if call.cancelled is not None:
+            self._keep = False                  # too late, but nothing can be read any more
+
     def _send_response(self, call: Call, answer: Response) -> None:
         headers = [("Content-Type", answer.content_type)] if answer.content_type else []
         headers += (("Date", http1.http_date(int(time.time()))), *answer.headers)
         if answer.status != 204:                # which has no body, and so no length (RFC 9110 §8.6)
             headers.append(("Content-Length", str(len(answer.body))))
         body = b"" if call.request.method == "HEAD" else answer.body
+        self._settle(call)
         self._sock.sendall(self._head(call, answer.status, headers) + body)
 
     def _deliver(self, call: Call, route: Route, answer: Response | Streamed) -> None:
@@ -341,6 +348,7 @@ class ClientConnection:
         if call.request.method == "HEAD":
             while not answer.source.ended:
                 answer.source.read()
+            self._settle(call)
             self._sock.sendall(waiting)
             return
         source, send, code = answer.source, self._sock.sendall, coded and framing == "plain"
@@ -348,8 +356,9 @@ class ClientConnection:
             data = source.read()
             if code:
                 data = http1.chunk(data)
-            if source.ended and coded:
-                data += http1.LAST_CHUNK
+            if source.ended:
+                self._settle(call)
+                data += http1.LAST_CHUNK if coded else b""
             if waiting or data:
                 send(waiting + data)
                 waiting, self._sent, self._last = b"", True, data or self._last

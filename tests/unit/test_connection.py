@@ -775,3 +775,38 @@ def test_whoever_ends_a_call_whose_client_does_not_read_waits_for_him_once(start
         visitor.send_raw(get())
         eventually(lambda: town.notes)
         assert town.notes == [(200, "cancelled")] and sending.closed == 1 and told == []
+
+
+def answers() -> tuple[Response | Streamed, ...]:
+    return Response(200, b"x"), Streamed(200, Source(b"x", empty_end=True), "plain"), Streamed(200, Source(b"x"), "length", 1)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize("kind", range(3))
+def test_a_call_whose_answer_is_out_cannot_be_ended(town: Town, kind: int, method: str) -> None:
+    """Ending is done by hanging up, which would be done to the next request on the connection."""
+    ended = []
+
+    def note(call: Call, status: int, outcome: str) -> None:
+        call.pending = SimpleNamespace(model="m")
+        ended.append(town.house.live.cancel(call.request_id, lambda _: True))
+
+    town.house.note = note
+    with town.visit() as visitor:
+        for _ in range(2):
+            town.answer = answers()[kind]
+            assert visitor.ask(get(method=method)).status == 200
+    assert ended == [0, 0]
+
+
+def test_a_call_that_is_ended_too_late_is_the_last_of_its_connection(town: Town) -> None:
+    """Its answer was there already, and nothing more can be read."""
+    def give(call: Call) -> Response:
+        call.pending = SimpleNamespace(model="m")
+        assert town.house.live.cancel(call.request_id, lambda _: True) == 1
+        return Response(200, b"x")
+
+    town.house.router = Router([Route("GET", "/x", DIALECT, give)], [("", DIALECT)])
+    with town.visit() as visitor:
+        reply = visitor.ask(get())
+        assert reply.status == 200 and reply.headers["connection"] == "close" and visitor.at_end()
