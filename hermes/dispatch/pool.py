@@ -8,6 +8,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable
+from copy import copy
 from dataclasses import dataclass
 
 from hermes.dispatch.backlog import Backlog, Claim, retry_after
@@ -107,7 +108,7 @@ class Pool:
         if ticket.child is not None:
             return ticket.child
         if ticket.error:
-            raise ticket.error.with_traceback(None)
+            raise copy(ticket.error)    # others may have the same, and each notes in it how long he has waited
         if end < deadline:
             return None
         raise QueueTimeout(f"waited {deadline - ticket.since:.3g} s for {self.label} without getting a turn")

@@ -11,7 +11,7 @@ from hermes.dispatch.pending import Asker, Pending
 from hermes.dispatch.pool import Pool
 from hermes.dispatch.registry import Place
 from hermes.dispatch.shares import Claim
-from hermes.errors import ClientGone, QueueFull, QueueTimeout, UpstreamTimeout
+from hermes.errors import ClientGone, Draining, QueueFull, QueueTimeout, UpstreamTimeout
 from hermes.workers.messages import End, Failure, Head, Job, Kind, pack
 
 HEAD = Head(200, (("content-type", "text/plain"),), "plain")
@@ -124,6 +124,22 @@ def test_ollama_fails(desk: Desk) -> None:
         pending.wait()
     pending.close()
     desk.check()
+
+
+def test_how_long_it_waited_is_its_own(desk: Desk) -> None:
+    """Everybody who waits is refused at once, and whoever comes later has not waited."""
+    first, others = desk.come("y"), [desk.come("a"), desk.come("b")]
+    others[0]._arrived -= 100.0
+    desk.pool.refuse(Draining("going"))
+    errors = []
+    for pending in others:
+        with pytest.raises(Draining) as caught:
+            pending.wait()
+        errors.append(caught.value)
+    with pytest.raises(Draining) as late:
+        desk.come("c")
+    assert errors[0].waited >= 100.0 > 50.0 > errors[1].waited and late.value.waited == 0.0
+    first.close()
 
 
 def test_a_job_that_cannot_be_said(desk: Desk) -> None:
