@@ -66,7 +66,7 @@ class Lease:
         if body is not None:
             self._feed(Feed(self._child, self._client_fd, body, 3 * times.connect + times.idle + HUNG_MARGIN))
         requests = 2 if job.prelude else 1
-        self._silent_until = time.monotonic() + requests * (3 * times.connect + times.first_byte) + HUNG_MARGIN
+        self._silent_until = time.monotonic() + requests * (3 * times.connect + times.first_byte + times.idle) + HUNG_MARGIN      # a head waits for its first bytes
 
     def wait(self, until: float = math.inf) -> Head | None:
         """The head of the answer; None = it has not come at the monotonic time `until`. Raises UpstreamError, ClientGone."""

@@ -241,9 +241,15 @@ def test_hung(talk: Talk, said: bytes) -> None:
     assert talk.given_up() and talk.child.killed == 1
 
 
+def test_a_worker_that_waits_for_the_first_bytes_behind_a_head_is_not_hung(talk: Talk) -> None:
+    """It sends the head on together with them, and so much later (Relay)."""
+    talk.lease.begin(JOB._replace(timeouts=Timeouts(1.0, 50.0, 70.0, 600.0)))
+    assert talk.lease._silent_until - talk.lease._began == pytest.approx(3 * 1.0 + 50.0 + 70.0, abs=5)
+
+
 def test_two_requests_may_take_twice_as_long(talk: Talk) -> None:
     talk.lease.begin(JOB._replace(prelude=Prelude("/api/generate", "{}"), timeouts=Timeouts(1.0, 50.0, 1.0, 600.0)))
-    assert talk.lease._silent_until - talk.lease._began == pytest.approx(2 * (3 * 1.0 + 50.0), abs=5)
+    assert talk.lease._silent_until - talk.lease._began == pytest.approx(2 * (3 * 1.0 + 50.0 + 1.0), abs=5)
 
 
 def test_hung_beyond_the_total(talk: Talk) -> None:
