@@ -90,8 +90,8 @@ def paced(port: int, clients: int, tokens: int) -> dict:
             connection, now = connections[fd], time.perf_counter()
             piece = connection.sock.recv(65536)
             count = piece.count(b'"done":')
-            if count and fd in last:
-                gaps += [now - last[fd]] + [0.0] * (count - 1)
+            if count:                           # tokens that come together have no gap between them, the first ones neither
+                gaps += ([now - last[fd]] if fd in last else []) + [0.0] * (count - 1)
             last[fd] = now
             connection.buffer += piece
             if not piece or piece.endswith(b"\r\n0\r\n\r\n"):

@@ -123,7 +123,7 @@ def test_what_cannot_start(tmp_path: Path) -> None:
 
 
 def test_nothing_is_kept_without_a_folder() -> None:
-    with Simulator(tokens=3) as ollama, Hermes(ollama.url, MODELS) as hermes:
+    with Simulator(tokens=3) as ollama, Hermes(ollama.url, MODELS, measured=True) as hermes:        # coverage itself loads sqlite
         assert post(hermes.port, "/api/chat", {"model": "gemma", "messages": CHAT}).complete
         assert eventually(lambda: usage(hermes).get("gemma"))["output_tokens"] == 3
         assert not [name for name in Path(f"/proc/{hermes.pid}/map_files").iterdir() if "sqlite" in str(name.readlink())]

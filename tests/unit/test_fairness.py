@@ -4,6 +4,7 @@ import heapq
 import itertools
 import random
 import statistics
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -252,4 +253,5 @@ def test_cost_at_ten_thousand(capsys) -> None:
     with capsys.disabled():
         print("\n    microseconds: " + ", ".join(f"{what} {cost:.1f}" for what, cost in costs.items()))
     assert len(tickets) == 10_000 and None not in served
-    assert all(cost < 200.0 for what, cost in costs.items())
+    bound = 200.0 if sys.gettrace() is None else 2000.0        # coverage makes each line dearer
+    assert all(cost < bound for cost in costs.values())
