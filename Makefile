@@ -33,7 +33,7 @@ $(VENV)/ready:
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check pytest coverage
 	touch $@
 
-bench:           ## what Hermes costs, beside the upstream alone and nginx; about eight minutes on a quiet machine
+bench:           ## what Hermes costs, beside the upstream alone and nginx; about four minutes on a quiet machine
 	$(PYTHON) -m tests.bench
 
 demo:            ## Hermes in front of a stand-in Ollama, on free ports
