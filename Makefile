@@ -10,6 +10,7 @@ help:            ## this list
 
 test: $(VENV)/ready  ## everything, with coverage (makes its own virtual environment)
 	rm -f .coverage .coverage.*
+	$(BIN)/python -m compileall -q hermes tests     # else each Hermes and each worker compiles itself where PYTHONDONTWRITEBYTECODE is set
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
@@ -34,6 +35,7 @@ $(VENV)/ready:
 	touch $@
 
 bench:           ## what Hermes costs, beside the upstream alone and nginx; about four minutes on a quiet machine
+	$(PYTHON) -m compileall -q hermes tests
 	$(PYTHON) -m tests.bench
 
 demo:            ## Hermes in front of a stand-in Ollama, on free ports

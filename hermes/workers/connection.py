@@ -13,7 +13,6 @@ import urllib.request
 from hermes.errors import UpstreamBroken, UpstreamUnreachable
 from hermes.workers.messages import Bytes
 from hermes.workers.reply import READ, Reply
-from hermes.workers.upload import Upload
 from hermes.workers.watch import Watch
 
 COALESCE = 256 * 1024       # a head and a body up to this size go out in one send
@@ -138,11 +137,12 @@ class Connection:
         sock.setblocking(False)
         return sock
 
-    def exchange(self, head: bytes, body: Bytes | Upload, method: str) -> Reply:
-        """Send a request and wait for the answer's head. Raises UpstreamError, OSError, and EOFError when nothing came."""
-        early = None
+    def exchange(self, head: bytes, body, method: str) -> Reply:
+        """Send a request and wait for the answer's head. `body` is Bytes or an Upload. Raises UpstreamError, OSError, and EOFError when
+        nothing came."""
+        early, comes_in_pieces = None, not isinstance(body, Bytes)
         try:
-            if isinstance(body, Upload):
+            if comes_in_pieces:
                 self._sock.sendall(head)
                 early = body.send(self._sock)
             elif len(body) <= COALESCE:
@@ -156,7 +156,7 @@ class Connection:
             # Ollama may have answered early, without reading everything (ollama-api.md §4.2): look first.
         reply = Reply(self._sock, method)
         reply.begin(early)
-        if isinstance(body, Upload) and not body.whole:
+        if comes_in_pieces and not body.whole:
             reply.last = True                   # Ollama would take the next request for the rest of this one
         return reply
 

@@ -22,15 +22,15 @@ A body that follows its job is asked for: there is never more of it on the pipe 
 So a CANCEL always finds room behind it, and nobody waits to write to somebody who waits to write. The first word of an answer ends the
 body, whole or not; pieces that crossed it are dropped.
 
-The messages are named tuples, not dataclasses: they are JSON arrays as they stand, and `dataclasses` would cost every worker
-a megabyte for its imports.
+The messages are named tuples: they are JSON arrays as they stand. They are made by `collections`, because `dataclasses` would cost every
+worker a megabyte for its imports, and `typing` half of one; so the fields' types stand in comments.
 """
 
 import json
 import math
 import struct
+from collections import namedtuple
 from enum import IntEnum
-from typing import NamedTuple
 
 _HEADER = struct.Struct(">BI")
 _LENGTH = struct.Struct(">I")
@@ -51,36 +51,42 @@ class ProtocolError(Exception):
     """The other side of the pipe does not speak our language: give it up."""
 
 
-class Timeouts(NamedTuple):
+class Timeouts(namedtuple("Timeouts", ("connect", "first_byte", "idle", "total"), defaults=(2.0, 600.0, 120.0, 3600.0))):   # all float
     """Seconds; inf = no limit. `connect` per attempt, `first_byte` from the request's last byte to the answer's first,
     `idle` between two bytes of the answer, `total` for everything."""
 
-    connect: float = 2.0
-    first_byte: float = 600.0
-    idle: float = 120.0
-    total: float = 3600.0
+    __slots__ = ()
 
     def endless(self) -> "Timeouts":
         """For what takes hours, minutes of them without a byte. Only a connection is still made in time."""
         return Timeouts(self.connect, math.inf, math.inf, math.inf)
 
 
-class Rename(NamedTuple):
+class Rename(namedtuple("Rename", ("key", "old", "new"))):      # all str
     """In each record of the answer the member `key` says `new`, the client's spelling, where Ollama says `old`."""
 
-    key: str
-    old: str
-    new: str
+    __slots__ = ()
 
 
-class Prelude(NamedTuple):
+class Prelude(namedtuple("Prelude", ("path", "body"))):         # both str
     """A POST that goes to Ollama before the job's own request, and whose answer is dropped, whatever its status."""
 
-    path: str
-    body: str
+    __slots__ = ()
 
 
-class Job(NamedTuple):
+_JOB = {                    # what may be left out, and what it is then
+    "headers": (),          # tuple[tuple[str, str], ...]
+    "body": b"",            # Body
+    "ending": "",           # str
+    "decode": False,        # bool
+    "timeouts": Timeouts(),
+    "rename": None,         # Rename | None
+    "prelude": None,        # Prelude | None
+    "follows": False,       # bool
+}
+
+
+class Job(namedtuple("Job", ("url", "method", "path", *_JOB), defaults=_JOB.values())):     # the first three are str
     """What is asked of a worker: one HTTP request to Ollama.
 
     `ending` names the record a stream must end with to have succeeded: "done" (native), "success" (pull), "[DONE]" (OpenAI), "message_stop"
@@ -90,43 +96,26 @@ class Job(NamedTuple):
     behind the job, in BODY frames, framed as `headers` say.
     """
 
-    url: str
-    method: str
-    path: str
-    headers: tuple[tuple[str, str], ...] = ()
-    body: Body = b""
-    ending: str = ""
-    decode: bool = False
-    timeouts: Timeouts = Timeouts()
-    rename: Rename | None = None
-    prelude: Prelude | None = None
-    follows: bool = False
+    __slots__ = ()
 
 
-class Head(NamedTuple):
+class Head(namedtuple("Head", ("status", "headers", "framing", "length"), defaults=(0,))):  # int, tuple[tuple[str, str], ...], str, int
     """Ollama's status and headers, and how the DATA that follows is framed:
     "chunked" = DATA is chunk-coded already, without the last chunk; "length" = `length` bytes; "plain" = bare bytes, end unknown."""
 
-    status: int
-    headers: tuple[tuple[str, str], ...]
-    framing: str
-    length: int = 0
+    __slots__ = ()
 
 
-class End(NamedTuple):
+class End(namedtuple("End", ("input_tokens", "output_tokens", "load"), defaults=(None,) * 3)):      # int, int, float, or None
     """Figures the last record gave, in tokens and seconds; None where it did not say."""
 
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    load: float | None = None
+    __slots__ = ()
 
 
-class Failure(NamedTuple):
+class Failure(namedtuple("Failure", ("error", "text", "told"), defaults=(False,))):     # str, str, bool
     """`error` is the name of a class in hermes.errors; `told`: Ollama's own error record is already in the DATA."""
 
-    error: str
-    text: str
-    told: bool = False
+    __slots__ = ()
 
 
 def frame(kind: int, payload: bytes = b"") -> bytes:

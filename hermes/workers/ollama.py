@@ -2,6 +2,8 @@
 
     Job ──▶ ask: connect, send, wait for the head (retried here and nowhere else, only while nothing has come)
          ◀── relay: HEAD, DATA…, then END if the answer is whole and said so, else FAILURE (hermes.workers.relay)
+
+What few workers ever do, uploads and renaming, is imported when it is first asked for: each idle worker would pay for it.
 """
 
 import random
@@ -13,9 +15,8 @@ from functools import lru_cache, partial
 from hermes.errors import UpstreamBroken, UpstreamError, UpstreamUnreachable
 from hermes.workers.connection import KeptConnectionHandler, broken, build_opener
 from hermes.workers.messages import Failure, Job, pack
-from hermes.workers.relay import Relay, RenamingRelay
+from hermes.workers.relay import Relay
 from hermes.workers.reply import Reply
-from hermes.workers.upload import Upload
 from hermes.workers.watch import Cancelled, Watch
 
 CONNECT_ATTEMPTS = 3        # with the pauses below a refused connection is reported within 200 ms
@@ -42,7 +43,7 @@ class Ollama:
             reply = self._ask(job)
             if 300 <= reply.status < 400:
                 raise UpstreamBroken(f"Ollama answered with a redirect ({reply.status})")
-            closing = (RenamingRelay if job.rename else Relay)(job, reply, self._watch, self._send).run()
+            closing = _relay(job)(job, reply, self._watch, self._send).run()
             self._handler.keep(reply)
         except Cancelled:
             self._handler.drop()
@@ -67,6 +68,7 @@ class Ollama:
         data = None if job.method in ("GET", "HEAD") else job.body
         prepare = self._request
         if job.follows:
+            from hermes.workers.upload import Upload
             data = Upload(self._watch, job.timeouts)
             prepare = partial(_request, data=data)
             self._handler.drop()                # the body comes once: nothing of it may be lost on a connection that has gone stale
@@ -93,7 +95,14 @@ class Ollama:
                 request.data = None             # it may be large, and the request is kept
 
 
-def _request(url: str, method: str, headers: tuple[tuple[str, str], ...], data: Upload | None = None) -> urllib.request.Request:
-    """A Content-Length among `headers` stays only if it comes together with its `data`."""
+def _relay(job: Job) -> type[Relay]:
+    if not job.rename:
+        return Relay
+    from hermes.workers.renaming import RenamingRelay
+    return RenamingRelay
+
+
+def _request(url: str, method: str, headers: tuple[tuple[str, str], ...], data=None) -> urllib.request.Request:
+    """A Content-Length among `headers` stays only if it comes together with its `data`, an Upload."""
     return urllib.request.Request(url, data, dict(headers), method=method)
 

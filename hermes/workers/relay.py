@@ -11,7 +11,6 @@ from functools import lru_cache
 from hermes.workers.chunks import ChunkWalker, payload
 from hermes.workers.endings import BLANK, LastRecord, figures_of, judge
 from hermes.workers.messages import End, Failure, Head, Job, Kind, frame, pack
-from hermes.workers.renaming import Renamer, in_error
 from hermes.workers.reply import READ, Reply
 from hermes.workers.watch import Watch
 
@@ -154,32 +153,6 @@ class Relay:
             return End()
         body = b"".join(self._body)
         return figures_of(payload(body) if self._head.framing == "chunked" else body)
-
-
-class RenamingRelay(Relay):
-    """Puts the client's spelling of the model's name into the answer. That changes its length, so the answer loses its framing: it goes on
-    as bare bytes, or with a length of its own if it was held until it was whole."""
-
-    def __init__(self, job: Job, reply: Reply, watch: Watch, send: Callable[[bytes], None]):
-        super().__init__(job._replace(decode=True), reply, watch, send)
-        self._rename = job.rename
-        self._renamer = Renamer(job.rename)
-
-    def _make_head(self, job: Job) -> Head:
-        head = super()._make_head(job)
-        return head if self._reply.bodyless else head._replace(framing="plain", length=0)
-
-    def _pass(self, data: bytes, last: bool = False) -> None:
-        super()._pass(self._renamer.feed(data), last)
-
-    def _finish(self) -> None:
-        super()._pass(self._renamer.end(), last=True)
-        if not self._stream and 0 < self._held <= HOLD_BODY:    # nothing has gone out, not even the head
-            body = b"".join(self._body)
-            if self._head.status >= 400:
-                body = in_error(body, self._rename)
-            self._body = [body]
-            self._outbox = [pack(self._head._replace(framing="length", length=len(body))), frame(Kind.DATA, body)]
 
 
 @lru_cache(maxsize=4096)

@@ -1,4 +1,4 @@
-"""The client's own spelling of a model's name in Ollama's answer. Pure; the bytes around the name stay as they are.
+"""The client's own spelling of a model's name in Ollama's answer; the bytes around the name stay as they are. All but RenamingRelay is pure.
 
 Ollama echoes the name it was asked by (ollama-api.md §1.2) in each record: a line of NDJSON, a data line of SSE, or a whole JSON answer. What
 is looked for is the member with its quotes, `"model":"gemma3:270m"`, as Go writes it. Inside a JSON string the quotes would be escaped,
@@ -8,9 +8,39 @@ have a member of that kind as well, such as a tool call's arguments.
 
 import json
 import re
+from collections.abc import Callable
 
 from hermes.names import canonical
-from hermes.workers.messages import Rename
+from hermes.workers.messages import Head, Job, Kind, Rename, frame, pack
+from hermes.workers.relay import HOLD_BODY, Relay
+from hermes.workers.reply import Reply
+from hermes.workers.watch import Watch
+
+
+class RenamingRelay(Relay):
+    """Puts the client's spelling of the model's name into the answer. That changes its length, so the answer loses its framing: it goes on
+    as bare bytes, or with a length of its own if it was held until it was whole."""
+
+    def __init__(self, job: Job, reply: Reply, watch: Watch, send: Callable[[bytes], None]):
+        super().__init__(job._replace(decode=True), reply, watch, send)
+        self._rename = job.rename
+        self._renamer = Renamer(job.rename)
+
+    def _make_head(self, job: Job) -> Head:
+        head = super()._make_head(job)
+        return head if self._reply.bodyless else head._replace(framing="plain", length=0)
+
+    def _pass(self, data: bytes, last: bool = False) -> None:
+        super()._pass(self._renamer.feed(data), last)
+
+    def _finish(self) -> None:
+        super()._pass(self._renamer.end(), last=True)
+        if not self._stream and 0 < self._held <= HOLD_BODY:    # nothing has gone out, not even the head
+            body = b"".join(self._body)
+            if self._head.status >= 400:
+                body = in_error(body, self._rename)
+            self._body = [body]
+            self._outbox = [pack(self._head._replace(framing="length", length=len(body))), frame(Kind.DATA, body)]
 
 
 class Renamer:

@@ -17,9 +17,8 @@ RANKS = {"hermes": 0, "hermes.errors": 1, "hermes.names": 1, "hermes.config": 1,
          "hermes.archive": 7, "hermes.remote": 6, "hermes.deploy": 7, "hermes.__main__": 8}
 STRANGERS = [("hermes.frontend.router", "hermes.dispatch.dispatcher"), ("hermes.frontend.router", "hermes.workers.supervisor"),
              ("hermes.dispatch.dispatcher", "hermes.workers.supervisor")]
-WORKER = {"hermes", "hermes.errors", "hermes.names", "hermes.workers",
-          *("hermes.workers." + name for name in ("messages", "chunks", "endings", "watch", "reply", "upload", "connection", "ollama", "relay", "renaming",
-                                                  "worker"))}
+WORKER = {"hermes", "hermes.errors", "hermes.workers",
+          *("hermes.workers." + name for name in ("messages", "chunks", "endings", "watch", "reply", "connection", "ollama", "relay", "worker"))}
 
 
 def module_name(path: Path) -> str:
@@ -108,7 +107,7 @@ def loaded(code: str) -> set[str]:
 def test_what_a_worker_loads() -> None:
     modules = loaded("import hermes.workers.worker as worker; worker._lean_ollama()")
     assert {name for name in modules if name.partition(".")[0] == "hermes"} == WORKER
-    assert "ssl" not in modules and "dataclasses" not in modules, "a worker's memory"
+    assert not modules & {"ssl", "dataclasses", "typing"}, "a worker's memory"
 
 
 def test_ssl_is_there_when_a_worker_asks_for_it() -> None:

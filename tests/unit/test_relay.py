@@ -7,7 +7,8 @@ import pytest
 from hermes.errors import UpstreamError
 from hermes.workers.chunks import chunk
 from hermes.workers.messages import End, Failure, FrameReader, Head, Job, Kind, Rename, unpack
-from hermes.workers.relay import BURST, HOLD_BODY, Relay, RenamingRelay, plain_size
+from hermes.workers.relay import BURST, HOLD_BODY, Relay, plain_size
+from hermes.workers.renaming import RenamingRelay
 from hermes.workers.reply import Reply
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-ndjson\r\nTransfer-Encoding: chunked\r\n\r\n"
