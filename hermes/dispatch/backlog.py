@@ -1,10 +1,12 @@
 """Who is next among those who wait: bounded, fair, by class and deadline. Pure; the pool guards it with its lock.
 
-A better class goes first, except that nobody waits for ever: a ticket that would else wait longer than `max_starvation` goes before
-the better classes, never twice in a row. If that were all, a flood over age would take every second call and halve what the better
-classes get; one that keeps its workers busy for more than half of the time would then have a queue without end. So the promise is for
-those who are few: all of them could be served in a quarter of `max_starvation`. Of a flood, every fourth call goes ahead, and only if
-the better class has left it nothing for all of `max_starvation`. Else a call of a better class waits for one of a worse at most.
+A better class goes first, except that nobody waits for ever: a ticket that would else wait longer than `max_starvation` is over age and goes
+before the better classes. If that were all, a flood over age would take every second call, and whoever keeps the workers busy for more than
+half of the time would have a queue without end. So going ahead has three bounds, and a better class pays no more than they allow:
+
+- never twice in a row, so that a call of a better class waits for one of a worse at most;
+- an eighth of the workers' time (SHARE), saved up for a tenth of `max_starvation` (SAVED), which is what a few at once may need;
+- of more than one that waits, only if the better class has left them nothing for all of `max_starvation`.
 
 Inside a class the clients share by weight (shares.py), and age changes nothing: a client who has a hundred tickets waiting has no
 right to overtake one who has a single one.
@@ -26,7 +28,8 @@ __all__ = ["RANKS", "Backlog", "Claim"]
 T = TypeVar("T")
 RANKS = CLASSES
 FIRST_GUESS = 1.0           # seconds a call takes, as long as none has ended
-PART = 4                    # a quarter: of max_starvation, in which a few could be served, and of the calls, which a flood may have
+SHARE = 1 / 8               # of the workers' time, for those who go ahead because they are over age
+SAVED = 1 / 10              # of max_starvation: seconds of it that are saved up while nobody goes ahead
 
 
 def everybody(_client: str) -> bool:
@@ -55,8 +58,9 @@ class Backlog(Generic[T]):
         self._deadlines: list[tuple[float, int, Entry]] = []    # sorted; of those in _entries that have one
         self._held: dict[str, tuple[int, float]] = {}           # tickets in _entries and weight, by client
         self._classes = [Shares() for _ in RANKS]
-        self._row = [PART for _ in RANKS]           # calls of this class since the last of a worse one
+        self._turn = [True for _ in RANKS]          # has this class had a call since the last of a worse one?
         self._left = [-math.inf for _ in RANKS]     # when a worse one started last because nobody of this class could
+        self._saved = SAVED * max_starvation        # seconds of worker time for those over age; less than 0 = they have had more
         self._mean: float | None = None         # seconds a call has taken of late
         self._numbers = itertools.count()
 
@@ -129,6 +133,7 @@ class Backlog(Generic[T]):
     def ended(self, claim: Claim, seconds: float, now: float) -> None:
         """A call that started has used `seconds` of a worker's time. Raises KeyError for one that has not started or has ended."""
         self._classes[claim.rank].end(claim, seconds)
+        self._saved = min(self._saved + seconds * SHARE, self.max_starvation * SAVED)
         if seconds > 0.0:
             self._mean = seconds if self._mean is None else self._mean + (seconds - self._mean) * RECENT
 
@@ -154,9 +159,11 @@ class Backlog(Generic[T]):
 
     def _begin(self, claim: Claim, now: float, passed: int) -> None:
         """`passed`: the best class that somebody waits in who could have gone instead."""
-        self._classes[claim.rank].begin(claim, self._guess())
-        self._row[claim.rank] += 1
-        self._row[:claim.rank] = [0] * claim.rank
+        expected = self._classes[claim.rank].begin(claim, self._guess())
+        if passed < claim.rank:
+            self._saved = max(self._saved, 0.0) - expected
+        self._turn[claim.rank] = True
+        self._turn[:claim.rank] = [False] * claim.rank
         self._left[:passed] = [now] * passed
 
     def _next(self, now: float, may_run: Callable[[str], bool]) -> tuple[Entry | None, int]:
@@ -174,12 +181,11 @@ class Backlog(Generic[T]):
     def _must_stand_back(self, rank: int, now: float, may_run: Callable[[str], bool]) -> bool:
         """Does somebody over age in a worse class go before this one?"""
         overdue, worse = self._overdue_since(now), self._classes[rank + 1:]
-        if not self._row[rank] or not any(shares.next(may_run, overdue) for shares in worse):
+        if not self._turn[rank] or not any(shares.next(may_run, overdue) for shares in worse):
             return False
-        if self._row[rank] >= PART - 1 and now - self._left[rank] >= self.max_starvation:
+        if self._saved >= 0.0 and now - self._left[rank] >= self.max_starvation:
             return True
-        others = sum(shares.tickets(may_run) for shares in worse) - 1       # a single one is no flood, however long its call
-        return others * self._guess() * PART <= self.max_starvation
+        return sum(shares.tickets(may_run) for shares in worse) == 1        # no flood, however long its call
 
     def _overdue_since(self, now: float) -> float:
         """Who came by then goes before the better classes: early enough for the call that runs to end and, because it is not twice

@@ -126,8 +126,8 @@ class Shares:
         del account.waiting[entry.number], self._arrivals[entry.number]
         self._file(account)
 
-    def begin(self, claim: Claim, guess: float) -> None:
-        """A call starts; call it before `take` if it has waited."""
+    def begin(self, claim: Claim, guess: float) -> float:
+        """A call starts; call it before `take` if it has waited. How many seconds it is expected to take."""
         account = self._open(claim)
         self._move(account.time)
         step = account.step(guess)
@@ -135,6 +135,7 @@ class Shares:
         account.charged += step
         account.running += 1
         self._file(account)
+        return step * account.weight
 
     def end(self, claim: Claim, seconds: float) -> None:
         """A call that began has used `seconds`; 0 says nothing about the next one. Raises KeyError for one that did not begin."""

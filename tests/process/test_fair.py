@@ -166,6 +166,36 @@ def test_the_better_class_is_next_if_its_client_may_have_it(ollama: Simulator) -
         assert int(replies[20].headers["x-hermes-queue-position"]) > 1, "he may not have the class he asked for"
 
 
+@pytest.mark.parametrize("flood", ["background", "interactive"])
+def test_a_flood_of_one_class_and_a_single_call_of_the_other(ollama: Simulator, flood: str) -> None:
+    """Twelve callers who never stop, and all that wait of theirs is over age soon. A better call goes next whenever a worker is free: a call may
+    have begun while it was on its way, and no more. A worse one waits for max_starvation and the call that runs."""
+    settings = '[defaults]\nmax_starvation = "500ms"\n' + config(flood=f'default_class = "{flood}"\n', single="", other="")
+    single = "interactive" if flood == "background" else "background"
+    with Hermes(ollama.url, settings) as hermes:
+        staffed(hermes, "other")
+        over, waits = threading.Event(), []
+
+        def work(number: int) -> None:
+            while number < 12 and not over.is_set():
+                assert ask(hermes, "flood", "flood @@prompt_time=0.05@@").status == 200
+            if number < 12:
+                return
+            eventually(lambda: model(hermes, "m", "other")["queue"]["oldest"] > 0.5)
+            for turn in range(12):
+                sent = time.monotonic()
+                reply = ask(hermes, "single", f"single-{flood}-{turn}", X_Hermes_Class=single)
+                own = calls(ollama, f"single-{flood}-{turn}")[0].arrived
+                waits.append((float(reply.headers["x-hermes-queue-wait"]), sum(sent < call.arrived < own for call in calls(ollama, "flood"))))
+            over.set()
+
+        in_threads(13, work)
+    if single == "interactive":
+        assert max(between for _, between in waits) <= 1, waits
+    else:
+        assert max(wait for wait, _ in waits) <= 0.5 + 0.05 * SLOW and min(between for _, between in waits) >= 2, waits
+
+
 # -- limits over all models ----------------------------------------------------------------------------------------
 
 

@@ -121,14 +121,23 @@ def test_promotion_leaves_time_for_two_calls_but_not_before_half(seconds: float,
         assert backlog.pop(now) == first
 
 
-def test_of_a_flood_over_age_every_fourth_goes_ahead_and_only_of_a_flood() -> None:
+def test_of_a_flood_over_age_an_eighth_goes_ahead_and_only_of_a_flood() -> None:
+    """Three at once, which is the tenth of 30 s that was saved up, then each eighth call."""
     backlog = filled(*[Claim("b", rank=BACKGROUND)] * 40)
-    assert backlog.pop(20.0) == 0           # of its own right
+
+    def pop(now: float) -> int:
+        ticket = backlog.pop(now)
+        rank = INTERACTIVE if ticket >= 100 else BACKGROUND
+        backlog.ended(Claim("i" if ticket >= 100 else "b", rank=rank), 1.0, now)
+        return rank
+
+    assert pop(20.0) == BACKGROUND          # of its own right
     for ticket in range(100, 200):
         backlog.push(ticket, Claim("i", rank=INTERACTIVE), 21.0)
-    assert all(backlog.pop(now) >= 100 for now in (21.0, 29.0, 35.0, 49.0, 49.9))
-    classes = [backlog.pop(50.0) >= 100 for _ in range(9)]
-    assert classes == [False, True, True, True, False, True, True, True, False]
+    assert all(pop(now) == INTERACTIVE for now in (21.0, 29.0, 35.0, 49.0, 49.9))
+    order = [pop(50.0) for _ in range(40)]
+    ahead = [turn for turn, rank in enumerate(order) if rank == BACKGROUND]
+    assert ahead[:4] == [0, 2, 4, 6] and ahead[-1] - ahead[-2] == 8 and len(ahead) == 8
 
 
 def test_a_capped_clients_tickets_make_no_flood() -> None:
