@@ -8,9 +8,10 @@ COMPAT_PYTHON ?= $(PYTHON)
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
 
+# Where PYTHONDONTWRITEBYTECODE is set, each Hermes and each worker would compile its modules anew.
 test: $(VENV)/ready  ## everything, with coverage (makes its own virtual environment)
 	rm -f .coverage .coverage.*
-	$(BIN)/python -m compileall -q hermes tests     # else each Hermes and each worker compiles itself where PYTHONDONTWRITEBYTECODE is set
+	$(BIN)/python -m compileall -q hermes tests
 	$(BIN)/coverage run -m pytest
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report
