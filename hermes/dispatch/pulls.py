@@ -156,7 +156,9 @@ class Pulls:
 
 
 class Subscription:
-    """One caller's view of a pull. Runs in his handler thread."""
+    """One caller's view of a pull. Runs in his handler thread. For who looks on it is a call that is with no model and in no queue."""
+
+    queued, model = False, ""
 
     def __init__(self, pulls: Pulls, pull: Pull, bell: Bell, client):
         self._pulls, self._pull, self._bell, self._client = pulls, pull, bell, client

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from hermes.dispatch.lease import Lease
 from hermes.dispatch.pending import Pending
+from hermes.dispatch.pulls import Subscription
 from hermes.errors import HermesError
 from hermes.frontend.http1 import Request
 from hermes.frontend.principal import NOBODY, Principal
@@ -47,7 +48,7 @@ class Call:
     upload: Upload | None = None
     rank: int = 1
     reserved: bool = False
-    pending: Pending | None = None
+    pending: Pending | Subscription | None = None
     cancelled: HermesError | None = None
 
     def wants_sse(self) -> bool:

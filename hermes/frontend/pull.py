@@ -25,7 +25,7 @@ class PullEndpoint:
             raise ClientForbidden
         permit(self._dispatcher, call, call.model)
         stream = _wants_stream(call.body)
-        progress = self._pulls.join(call.model, call.client)
+        progress = call.pending = self._pulls.join(call.model, call.client)
         try:
             first = progress.events()
             while stream and sum(map(bool, first)) < 2 and (more := progress.events()):

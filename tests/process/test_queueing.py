@@ -101,6 +101,29 @@ def test_ended_by_its_own_client_in_every_phase(ollama: Simulator, hermes: Herme
     assert ask(hermes, "ann", "next").status == 200 and model(hermes, name, "boss")["workers"]["pids"] == workers
 
 
+def test_a_pull_is_ended_by_its_id_and_goes_on_for_who_shares_it() -> None:
+    with Simulator(pull_steps=2000, pull_interval=0.02) as ollama, Hermes(ollama.url, config(ann="manage = true\n")) as hermes:
+        def pulls() -> list:
+            return [request for request in ollama.requests if request.path == "/api/pull"]
+
+        callers = {}
+        for name, body in (("streamed", {}), ("shared", {}), ("whole", {"stream": False})):
+            callers[name] = Client(hermes.port).send("POST", "/v1/llm/llama3.2%3A1b/pull", body, X_Request_ID=name, **key("ann"))
+            if name != "whole":
+                callers[name].read_until(b"pulling")
+        eventually(lambda: end(hermes, "whole") == (200, {"status": "cancelled"}))
+        whole = callers["whole"].reply()
+        assert (whole.status, whole.json()) == (499, {"error": "this request was cancelled by another one"})
+        assert end(hermes, "streamed")[0] == 200
+        reply = callers["streamed"].reply()
+        assert (reply.status, reply.complete) == (200, False) and b"this request was cancelled" in reply.body.splitlines()[-1]
+        assert len(pulls()) == 1 and not pulls()[0].client_left
+        assert end(hermes, "shared")[0] == 200
+        eventually(lambda: pulls()[0].client_left, what="the pull's end")
+        for client in callers.values():
+            client.close()
+
+
 @pytest.mark.parametrize("phase", ["queued", "prefill"])
 @pytest.mark.parametrize("path", PATHS)
 def test_ended_behind_signs_of_life(ollama: Simulator, lively: Hermes, phase: str, path: str) -> None:
