@@ -32,7 +32,7 @@ class Gate:
         # Without clients a pull works out of the box for this machine; the network needs leave.
         self._keys = Keys(config.clients, config.server.manage, pull=self._on_loopback)
         self._rates.keep(self._keys.names)
-        self._sites = Sites(Origins(config.server.origins), frozenset(config.server.hosts), self._on_loopback)
+        self._sites = Sites(Origins(config.server.origins), frozenset(config.server.hosts))
 
     def admit(self, call: Call) -> None:
         """Fills in who asks, and what every answer to the call has to say. Raises Forbidden, Unauthorized, LockedOut, RateLimited."""

@@ -1,7 +1,9 @@
 """By which names Hermes may be called, and whose pages may call: the Host and Origin rules, and what browsers are told (CORS). Pure.
 
-A browser on the same host is the danger of a service on loopback (reliability.md §2.4): a foreign page may post to it without asking, and DNS
-rebinding lets it read the answers. The rules are Ollama's (ollama-api.md §4.3), but that a wildcard matches only what it says.
+A browser on the same host is the danger of a service on loopback, and one in the same network of any other (reliability.md §2.4): a foreign page
+may post to it without asking, and DNS rebinding lets it read the answers. The rules for origins are Ollama's (ollama-api.md §4.3), but that a
+wildcard matches only what it says. Those for hosts are stricter: whoever can give himself a name in .local or .internal could rebind it, and an
+address of the network is no protection against a browser inside it; so the names are exact, and they are always asked for.
 """
 
 import ipaddress
@@ -18,8 +20,9 @@ Fields = tuple[tuple[str, str], ...]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 ALLOW_ORIGIN = "Access-Control-Allow-Origin"
 
-_HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9_.\-]*)(?::[0-9]{1,5})?\Z")
-_LOCAL_NAMES = (".localhost", ".local", ".internal")
+_HOST = re.compile(r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9_.\-]+))(?::[0-9]{1,5})?\Z")
+# Names of this machine that nobody else can have: no public DNS has them. The last is what a container calls it.
+_LOCAL_NAMES = ("localhost", "host.docker.internal")
 # What Go calls private; Python's is_private has more, such as the address where clouds keep their secrets.
 _PRIVATE = tuple(map(ipaddress.ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "fc00::/7")))
 
@@ -83,26 +86,25 @@ def _expression(origin: str) -> str:
 
 
 class Sites(NamedTuple):
-    """The rules of a configuration. `hosts` are more names of ours, lower case; `on_loopback`: Hermes listens there and nowhere else."""
+    """The rules of a configuration. `hosts` are more names of ours, lower case, IPv6 addresses without brackets."""
 
     origins: Origins
     hosts: frozenset[str]
-    on_loopback: bool
 
     def admit(self, request: Request, reached: Callable[[], str]) -> Fields:
         """What every answer to the request has to say. `reached` is asked for the address of ours that the client has connected to.
         Raises Forbidden.
 
-        An Origin that is the Host is the page's own server, and no other site; but after a rebinding the Host is the foreign page's, so that it
-        has to be one of ours even where Hosts are not checked.
+        HTTP/1.0 has no Host, and there may be none: load balancers look so whether Hermes lives, and no browser speaks it. In HTTP/1.1 an empty
+        one is none of ours. An Origin that is the Host is the page's own server, and no other site.
         """
         headers = request.headers
         host, origin = headers.get("host", ""), headers.get("origin")
-        if (self.on_loopback or self.hosts) and not self._is_ours(host, reached):
+        if (host or request.http11) and not self._is_ours(host, reached):
             raise Forbidden("this Host is not allowed; [server] hosts may list it")
         if headers.get("sec-fetch-site") == "cross-site" and not (origin and self.origins.adds(origin)):
             raise Forbidden("requests from other sites are refused; [server] origins may list theirs")
-        if origin is None or origin in (f"http://{host}", f"https://{host}") and self._is_ours(host, reached):
+        if origin is None or host and origin in (f"http://{host}", f"https://{host}"):
             return ()
         if not self.origins.allows(origin):
             raise Forbidden("this Origin is not allowed; [server] origins may list it")
@@ -111,41 +113,44 @@ class Sites(NamedTuple):
     def _is_ours(self, host: str, reached: Callable[[], str]) -> bool:
         if is_local(host):
             return True
-        name = _name(host)
-        if name is None or name in self.hosts:
-            return name is not None
-        address = _address(name)
-        return address is not None and address == _address(reached())
+        named = _named(host)
+        if named is None or isinstance(named, str):
+            return named in self.hosts
+        return str(named) in self.hosts or named == _address(reached())
 
 
 def is_address(host: str) -> bool:
     """Is a Host header's host an IP address, and no name?"""
-    name = _name(host)
-    return name is not None and _address(name) is not None
+    return not isinstance(_named(host), str | None)
 
 
 @lru_cache(maxsize=256)
 def is_local(host: str) -> bool:
-    """Does a Host header name this machine or its network? Empty is allowed, as Ollama does."""
-    name = _name(host)
-    if name is None:
-        return False
-    address = _address(name)
-    if address is None:
-        return name in ("", "localhost", socket.gethostname().lower()) or name.endswith(_LOCAL_NAMES)
-    return address.is_loopback or address.is_unspecified or any(address in network for network in _PRIVATE)
+    """Does a Host header name this machine, or an address that only this machine or its network has?"""
+    named = _named(host)
+    if named is None or isinstance(named, str):
+        return named is not None and named in (*_LOCAL_NAMES, socket.gethostname().lower())
+    return named.is_loopback or named.is_unspecified or any(named in network for network in _PRIVATE)
 
 
-def _name(host: str) -> str | None:
-    """The host of a Host header, lower case, without port and brackets; None if it can be none."""
+def _named(host: str) -> str | Address | None:
+    """What a Host header has beside a port: an address, a name in lower case, or, where it can be neither, None.
+
+    An address is four decimal numbers, or IPv6 in brackets, as browsers write it. 127.1 and 0x7f000001, which a resolver may take for one, are
+    names, and nobody's.
+    """
     match = _HOST.match(host)
-    return match[1].strip("[]").lower() if match else None
+    if not match:
+        return None
+    if match["v6"]:
+        return _address(match["v6"]) if ":" in match["v6"] else None
+    return _address(match["name"]) or match["name"].lower()
 
 
-def _address(name: str) -> Address | None:
+def _address(text: str) -> Address | None:
     """The address, an IPv4 one that is written as IPv6 as what it is."""
     try:
-        address = ipaddress.ip_address(name.partition("%")[0])
+        address = ipaddress.ip_address(text.partition("%")[0])
     except ValueError:
         return None
     return getattr(address, "ipv4_mapped", None) or address

@@ -12,12 +12,12 @@ from hermes.frontend.sites import Fields, Origins, Sites, is_address, is_local
 PAGE = "https://app.example.com"
 
 
-def ask(*fields: str, method: str = "POST", on_loopback: bool = True, hosts: tuple[str, ...] = (), origins: tuple[str, ...] = (),
+def ask(*fields: str, method: str = "POST", version: str = "1.1", hosts: tuple[str, ...] = (), origins: tuple[str, ...] = (),
         reached: str = "127.0.0.1") -> Fields:
     """What every answer has to say. Raises Forbidden."""
-    named = any(field.lower().startswith("host:") for field in fields)
-    head = "\r\n".join([f"{method} /api/chat HTTP/1.1", *([] if named else ["Host: localhost"]), *fields])
-    return Sites(Origins(origins), frozenset(hosts), on_loopback).admit(parse_head(head.encode("latin-1")), lambda: reached)
+    named = version == "1.0" or any(field.lower().startswith("host:") for field in fields)
+    head = "\r\n".join([f"{method} /api/chat HTTP/{version}", *([] if named else ["Host: localhost"]), *fields])
+    return Sites(Origins(origins), frozenset(hosts)).admit(parse_head(head.encode("latin-1")), lambda: reached)
 
 
 def let_in(*fields: str, **rules) -> bool:
@@ -32,42 +32,41 @@ def let_in(*fields: str, **rules) -> bool:
 # -- Host
 
 
-def malformed(host: str) -> bool:
-    """Such a Host is refused before anybody asks whose it is."""
-    try:
-        parse_head(f"GET / HTTP/1.1\r\nHost: {host}".encode("latin-1"))
-        return False
-    except BadRequest:
-        return True
-
-
-@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:11434", "127.0.0.1", "127.0.0.1:80", "127.8.9.10", "[::1]", "[::1]:11435", "0.0.0.0:1", "[::]", "10.0.0.5",
-                                  "192.168.1.7:9", "172.16.0.1", "172.31.255.255", "[fd00::1]", "[::ffff:127.0.0.1]", "[::ffff:10.0.0.1]:80",
-                                  "box.local", "a.localhost", "ollama.internal:80", "host.docker.internal", "BOX.LOCAL", "", ":80", socket.gethostname()])
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST:11434", "127.0.0.1", "127.0.0.1:80", "127.8.9.10", "[::1]", "[::1]:11435", "[0:0:0:0:0:0:0:1]", "0.0.0.0:1",
+                                  "[::]", "10.0.0.5", "192.168.1.7:9", "172.16.0.1", "172.31.255.255", "[fd00::1]", "[FD00::1]:1", "[::ffff:127.0.0.1]", "[::ffff:10.0.0.1]:80",
+                                  "host.docker.internal", "Host.Docker.Internal:11435", socket.gethostname(), socket.gethostname().upper() + ":65535"])
 def test_hosts_of_ours(host: str) -> None:
     assert is_local(host) and let_in(f"Host: {host}")
 
 
-@pytest.mark.parametrize("host", ["evil.com", "evil.com:11434", "localhost.evil.com", "localhost.", "127.1", "0x7f000001", "2130706433", "127.0.0.1.evil.com", "8.8.8.8", "[2001:4860::8888]",
-                                  "169.254.169.254", "172.32.0.1", "192.0.2.1", "[fe80::1]", "[::ffff:8.8.8.8]",
+@pytest.mark.parametrize("host", ["evil.com", "evil.com:11434", "localhost.evil.com", "localhost.", "127.1", "0x7f000001", "2130706433", "0177.0.0.1", "127.0.0.01", "127.0.0.1.",
+                                  "127.0.0.1.evil.com", "8.8.8.8", "[2001:4860::8888]", "169.254.169.254", "172.32.0.1", "192.0.2.1", "[fe80::1]", "[::ffff:8.8.8.8]",
+                                  "box.local", "a.localhost", "ollama.internal:80", "docker.internal", "xhost.docker.internal", "host.docker.internal.", "local", "hermes",
                                   "localhost:4000/#@evil.com", "localhost@evil.com", "user@localhost", "localhost:abc", "localhost:", "localhost:123456", "localhost, evil.com",
-                                  "evil.com localhost", "[::1", "::1", "[localhost]x", "127.0.0.1%eth0", "evillocal", "xlocalhost", "\xe9.local", "localhost?x"])
+                                  "evil.com localhost", "[::1", "::1", "[127.0.0.1]", "[.]", "[localhost]x", "127.0.0.1%eth0", "evillocal", "xlocalhost", "\xe9.local", "localhost?x", ":80", ""])
 def test_hosts_of_others(host: str) -> None:
     assert not is_local(host) and not let_in(f"Host: {host}")
-    assert let_in(f"Host: {host}", on_loopback=False) != malformed(host), "as Ollama: whoever listens on an address of the network is asked by its name"
-    assert not let_in(f"Host: {host}", on_loopback=False, hosts=("hermes.example.com",)), "who lists names means them"
+    assert not let_in(f"Host: {host}", hosts=("hermes.example.com",)) and not let_in(f"Host: {host}", reached="10.0.0.5"), "wherever Hermes listens"
 
 
-@pytest.mark.parametrize("on_loopback", [True, False])
+@pytest.mark.parametrize("host", [None, ""])
+def test_who_speaks_http_1_0_need_not_name_anybody(host: str | None) -> None:
+    fields = [] if host is None else [f"Host: {host}"]
+    assert ask(*fields, version="1.0") == ()
+    assert not let_in(*fields, "Origin: http://", version="1.0"), "that is no page of nobody's"
+    assert not let_in("Host: evil.com", version="1.0") and not let_in("Host: :80", version="1.0")
+
+
 @pytest.mark.parametrize(("listed", "hosts"), [
-    ("hermes.example.com", ["hermes.example.com", "Hermes.Example.COM:443"]), ("8.8.8.8", ["8.8.8.8", "8.8.8.8:11435"]), ("2001:4860::8888", ["[2001:4860::8888]:1", "[2001:4860::8888]"]),
+    ("hermes.example.com", ["hermes.example.com", "Hermes.Example.COM:443"]), ("8.8.8.8", ["8.8.8.8", "8.8.8.8:11435"]), ("2001:4860::8888", ["[2001:4860::8888]:1", "[2001:4860:0::8888]"]),
+    ("hermes", ["hermes", "HERMES:11435"]), ("box.local", ["Box.local"]),
 ])
-def test_listed_hosts(on_loopback: bool, listed: str, hosts: list[str]) -> None:
+def test_listed_hosts(listed: str, hosts: list[str]) -> None:
     for host in hosts:
-        assert let_in(f"Host: {host}", hosts=("other.example", listed), on_loopback=on_loopback)
-    for host in ("evil.com", f"x{listed}", f"{listed}.evil.com", f"{hosts[0]}@evil.com"):
-        assert not let_in(f"Host: {host}", hosts=(listed,), on_loopback=on_loopback)
-    assert let_in("Host: localhost", hosts=(listed,), on_loopback=on_loopback), "they are more names, not the only ones"
+        assert let_in(f"Host: {host}", hosts=("other.example", listed)) and not let_in(f"Host: {host}")
+    for host in ("evil.com", f"x{listed}", f"{listed}.", f"{listed}.evil.com", f"a.{listed}", f"{hosts[0]}@evil.com", listed[:-1]):
+        assert not let_in(f"Host: {host}", hosts=(listed,))
+    assert let_in("Host: localhost", hosts=(listed,)), "they are more names, not the only ones"
 
 
 @pytest.mark.parametrize(("reached", "host"), [("203.0.113.7", "203.0.113.7:11435"), ("::ffff:203.0.113.7", "203.0.113.7"), ("2001:db8::7", "[2001:DB8:0::7]:11435"),
@@ -81,12 +80,18 @@ def test_the_address_that_was_reached_is_ours(reached: str, host: str) -> None:
 def test_nobody_asks_for_the_address_without_need() -> None:
     def never() -> str:
         raise AssertionError
-    request = parse_head(b"GET / HTTP/1.1\r\nHost: localhost")
-    assert Sites(Origins(()), frozenset(), True).admit(request, never) == ()
+    for host in ("localhost", "127.0.0.1", "hermes.example.com", "evil.com", "[2001:db8::7]"):
+        request = parse_head(f"GET / HTTP/1.1\r\nHost: {host}".encode())
+        sites = Sites(Origins(()), frozenset({"hermes.example.com", "2001:db8::7"}))
+        if host == "evil.com":
+            with pytest.raises(Forbidden):
+                sites.admit(request, never)
+        else:
+            assert sites.admit(request, never) == ()
 
 
 @pytest.mark.parametrize(("host", "address"), [("127.0.0.1", True), ("127.0.0.1:80", True), ("[::1]:80", True), ("8.8.8.8", True), ("localhost", False), ("", False), (":80", False),
-                                               ("1.2.3", False), ("no host", False)])
+                                               ("1.2.3", False), ("no host", False), ("[127.0.0.1]", False)])
 def test_addresses(host: str, address: bool) -> None:
     assert is_address(host) == address
 
@@ -97,7 +102,7 @@ def test_addresses(host: str, address: bool) -> None:
 @pytest.mark.parametrize("origin", ["http://localhost", "https://localhost:3000", "http://127.0.0.1:8080", "http://[::1]:1", "http://0.0.0.0", "HTTP://LOCALHOST",
                                     "app://x", "file://", "tauri://localhost", "vscode-webview://abc", "vscode-file://x"])
 def test_origins_of_ours(origin: str) -> None:
-    assert let_in(f"Origin: {origin}") and let_in(f"Origin: {origin}", on_loopback=False)
+    assert let_in(f"Origin: {origin}")
 
 
 FOREIGN = ["http://evil.com", "null", "", "http://localhost.evil.com", "http://localhost@evil.com", "http://evil.com/http://localhost", "http://127.0.0.1.evil.com",
@@ -107,9 +112,8 @@ FOREIGN = ["http://evil.com", "null", "", "http://localhost.evil.com", "http://l
 
 @pytest.mark.parametrize("origin", FOREIGN)
 def test_origins_of_others(origin: str) -> None:
-    for on_loopback in (True, False):
-        for added in ((), ("https://other.example",)):
-            assert not let_in(f"Origin: {origin}", on_loopback=on_loopback, origins=added)
+    for added in ((), ("https://other.example",)):
+        assert not let_in(f"Origin: {origin}", origins=added)
 
 
 @pytest.mark.parametrize("origin", [PAGE, *FOREIGN])
@@ -138,14 +142,13 @@ def test_two_origins_are_none_of_ours() -> None:
     assert not let_in("Origin: app://x", "Origin: http://evil.com")
 
 
-@pytest.mark.parametrize("on_loopback", [True, False])
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_an_origin_that_is_the_host_is_no_other_site(scheme: str, on_loopback: bool) -> None:
-    for host in ("10.0.0.5:11435", "box.local", "hermes.example.com", "203.0.113.7"):
-        rules = {"hosts": ("hermes.example.com",), "reached": "203.0.113.7", "on_loopback": on_loopback}
+def test_an_origin_that_is_the_host_is_no_other_site(scheme: str) -> None:
+    for host in ("10.0.0.5:11435", "host.docker.internal", "hermes.example.com", "203.0.113.7"):
+        rules = {"hosts": ("hermes.example.com",), "reached": "203.0.113.7"}
         assert ask(f"Host: {host}", f"Origin: {scheme}://{host}", **rules) == ()
         assert not let_in(f"Host: {host}", f"Origin: {scheme}://{host}1", **rules)
-    assert not let_in("Host: evil.com", f"Origin: {scheme}://evil.com", on_loopback=on_loopback), "a rebound name is the foreign page's own"
+    assert not let_in("Host: evil.com", f"Origin: {scheme}://evil.com"), "a rebound name is the foreign page's own"
 
 
 # -- what is told
@@ -192,7 +195,7 @@ def test_a_refused_page_may_not_read_why() -> None:
 
 @pytest.mark.parametrize(("site", "expected"), [("cross-site", False), ("same-site", True), ("same-origin", True), ("none", True)])
 def test_fetch_site(site: str, expected: bool) -> None:
-    assert let_in(f"Sec-Fetch-Site: {site}", on_loopback=False) == expected
+    assert let_in(f"Sec-Fetch-Site: {site}") == expected
     assert let_in(f"Sec-Fetch-Site: {site}", "Origin: http://localhost:3000") == expected, "Ollama's list is nobody's choice"
     assert let_in(f"Sec-Fetch-Site: {site}", f"Origin: {PAGE}", origins=(PAGE,)) and let_in(f"Sec-Fetch-Site: {site}", f"Origin: {PAGE}", origins=("*",))
     assert let_in(f"Sec-Fetch-Site: {site}", "Origin: http://localhost:3000", origins=("http://localhost:*",))
