@@ -66,6 +66,7 @@ class Hermes:
         else:
             text += f'\n[ollama]\nurl = "{self.upstream}"\n'
         self.config.write_text(text, encoding="utf-8")
+        self.config.chmod(0o644)                # whatever the umask: what others may write is refused
 
     def _read(self) -> None:
         for line in self.process.stderr:

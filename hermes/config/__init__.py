@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hermes.config import addresses
+from hermes.config import addresses, trust
 from hermes.config.clients import ClientSettings, is_client_name, read_clients
 from hermes.config.reading import ConfigError, Problem, Reading, heading, quoted
 from hermes.config.settings import CLASSES, KEY_PREFIX, SETTINGS
@@ -233,6 +233,8 @@ def _refuse_bad_folder(reading: Reading, folder: str) -> None:
         reading.problems.append(given.problem("there is no such folder; make it, or leave the key out"))
     elif not os.access(folder, os.W_OK | os.X_OK):
         reading.problems.append(given.problem("Hermes may not write there"))
+    elif reason := trust.fault_of(folder):
+        reading.problems.append(given.problem(reason))
 
 
 def _refuse_open_door(reading: Reading, server: ServerSettings, has_clients: bool) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hermes.config import trust
 from hermes.names import canonical
 from hermes.config.settings import NAMED, SECTIONS, SETTINGS, Setting, from_text, nearest, read
 from hermes.config.tomllines import Path, line_of, scan
@@ -80,6 +81,9 @@ class Reading:
         """The text of the file, or None and a problem."""
         try:
             with open(self.file, "rb") as stream:
+                if reason := trust.fault_of(self.file, stream.fileno()):
+                    self.problem((), reason)
+                    return None
                 content = stream.read(LARGEST_FILE + 1)
             if len(content) > LARGEST_FILE:
                 raise ValueError(f"larger than {LARGEST_FILE} bytes")

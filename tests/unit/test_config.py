@@ -153,7 +153,7 @@ def test_table_and_dataclasses_agree() -> None:
 
 @pytest.mark.parametrize("environ", [{}, {"OLLAMA_HOST": "gpu-box"}, {"OLLAMA_ORIGINS": "https://a.example"}, {"HERMES_DEFAULTS_MAX_QUEUE": "7"}])
 def test_shipped_file_equals_the_defaults(environ: dict[str, str]) -> None:
-    assert replace(load(str(SHIPPED), environ), path=None) == load(None, environ)
+    assert replace(loads(SHIPPED.read_text(encoding="utf-8"), environ=environ), path=None) == load(None, environ)
 
 
 def test_shipped_file_has_every_key_once_with_its_comment() -> None:
