@@ -76,6 +76,8 @@ def serve(options: argparse.Namespace) -> int:
     from hermes.config import ConfigError
     from hermes.observe import logs
     from hermes.observe.usage import UsageUnusable
+    for secret in ("HERMES_KEY", "OLLAMA_API_KEY"):
+        os.environ.pop(secret, None)            # for clients, such as `status`: no worker is to inherit them
     try:
         app = application.build(options.config, os.environ)
     except ConfigError as error:

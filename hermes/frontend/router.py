@@ -17,7 +17,8 @@ from hermes.frontend.exchange import Call, Dialect, Response, Streamed
 from hermes.frontend.sites import ALLOW_ORIGIN, is_address
 
 _PLACE = re.compile(r"\{[a-z]+\}")
-_UNTIDY = frozenset({"", ".", ".."})            # no segment of a name: a slash too many, or dots, which only a redirect resolves
+_DOTS = frozenset({".", ".."})
+_UNTIDY = _DOTS | {""}                          # no segment of a name: a slash too many, or dots, which only a redirect resolves
 ORDER = ("HEAD", "GET", "POST", "DELETE")       # in which Ollama names the methods of a path
 Endpoint = Callable[[Call], Response | Streamed]
 
@@ -116,11 +117,12 @@ def answer_options(refusal: MethodNotAllowed, call: Call) -> Response:
 
 
 def decode(raw: str) -> str:
-    """Percent-decoding of a name. Raises BadRequest on what is not UTF-8 or has control characters."""
+    """Percent-decoding of a name. Raises BadRequest on what is not UTF-8, has control characters, or would lead to another path at whoever decodes
+    before he routes: dots that were encoded are nobody's name."""
     try:
         name = unquote(raw, errors="strict")
     except UnicodeDecodeError:
         raise BadRequest("malformed percent-encoding in the path") from None
-    if not name.isprintable():
+    if not name.isprintable() or not _DOTS.isdisjoint(name.split("/")):
         raise BadRequest("malformed model name in the path")
     return name

@@ -71,6 +71,7 @@ WRONG = ["", "Authorization: Bearer\r\n", "Authorization: Bearer hk-wrong\r\n", 
 
 
 def test_every_wrong_form_is_the_same_answer_to_the_byte(ollama: Simulator) -> None:
+    """E7 of the acceptance table (reliability.md §5): missing, wrong, the beginning of a right one, not ASCII, 8 kB, twice, two."""
     with Hermes(ollama.url, MODELS + CLIENTS) as hermes:
         before = len(ollama.requests)
         for path in ("/api/generate", "/v1/chat/completions", "/v1/llm/m", "/nothing/at/all"):
@@ -124,16 +125,20 @@ def test_models_and_pulls_are_for_those_who_may(ollama: Simulator) -> None:
 
 
 def test_no_key_is_ever_seen_again(ollama: Simulator) -> None:
-    """Right ones, wrong ones, the ones that came by mistake: in no log line, answer, command line or worker's environment."""
+    """E9 of the acceptance table: right ones, wrong ones, the ones that came by mistake, and what Ollama was told: in no log line, answer, command
+    line, worker's environment, or what `check` and `status` print."""
     secrets = [ALICE, BOB, CAROL, "hk-wrong-secret", "hk-pasted-secret"]
     secrets += [base64.b64encode(f"u:{secret}".encode()).decode() for secret in secrets] + [hashlib.sha256(key.encode()).hexdigest() for key in secrets]
     seen: list[bytes] = []
     config = "[log]\nlevel = \"debug\"\n" + MODELS + CLIENTS
     with Hermes(ollama.url, config) as hermes:
+        for printed in (run("check", "--config", str(hermes.config)), run("status", "--url", f"http://127.0.0.1:{hermes.port}", HERMES_KEY=BOB)):
+            assert printed.returncode == 0
+            seen += [printed.stdout.encode(), printed.stderr.encode()]
         for key in (ALICE, BOB, CAROL, "hk-wrong-secret"):
             for fields in (bearer(key), {"x_api_key": key}, {"Authorization": basic(f"u:{key}")}):
                 for reply in (post(hermes.port, "/api/generate", {"model": "m", "prompt": "x"}, **fields), get(hermes.port, "/v1/status", **fields),
-                              post(hermes.port, "/v1/llm/m", {"prompt": 3}, **fields), get(hermes.port, "/none", **fields)):
+                              post(hermes.port, "/v1/llm/m", {"prompt": 3}, **fields), get(hermes.port, "/none", **fields), get(hermes.port, "/v1/usage", **fields)):
                     seen += [reply.raw, reply.body]
         hermes.write_config(config + '[clients.dave]\nkey_sha256 = "hk-pasted-secret"\n')
         hermes.signal(signal.SIGHUP)
@@ -142,7 +147,7 @@ def test_no_key_is_ever_seen_again(ollama: Simulator) -> None:
             seen += [cmdline(pid), Path(f"/proc/{pid}/environ").read_bytes()]
         hermes.signal(signal.SIGTERM)
         assert hermes.wait() == 0
-        seen += [line.encode() for line in hermes.lines]
+        seen += [line.encode() for line in hermes.lines] + [repr((request.path, request.headers, request.body)).encode() for request in ollama.requests]
     assert len(seen) > 100 and any(b"client=alice" in one for one in seen)
     assert not [secret for secret in secrets for one in seen if secret.encode() in one]
 

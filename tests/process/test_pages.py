@@ -61,6 +61,7 @@ def test_every_answer_may_be_read(hermes: Hermes) -> None:
 
 
 def test_foreign_pages_and_foreign_names(hermes: Hermes) -> None:
+    """E2 of the acceptance table (reliability.md §5); what a form sends is in test_doors.py."""
     for fields in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Host": "evil.example"}, {"Host": "evil.example", "Origin": "http://evil.example"},
                    {"Host": "evil.example", "Origin": PAGE}, {"Sec-Fetch-Site": "cross-site"}):
         reply = get(hermes.port, "/v1/models", **fields)

@@ -122,7 +122,8 @@ def test_methods_are_named_in_ollamas_order() -> None:
     assert caught.value.allow == "HEAD, GET, POST, DELETE"
 
 
-@pytest.mark.parametrize("name", ["%FF", "%C3", "%00", "%0A", "%0d%0a", "%1b", "%7f", "%C2%85", "%E2%80%A8", "%ED%A0%80", "a%E2%80%AEb"])
+@pytest.mark.parametrize("name", ["%FF", "%C3", "%00", "%0A", "%0d%0a", "%1b", "%7f", "%C2%85", "%E2%80%A8", "%ED%A0%80", "a%E2%80%AEb",
+                                  "%2e", "%2E%2e", ".%2e", "m%2f..", "%2e%2e%2f%2e%2e%2fapi%2ftags", "a%2F.%2Fb", "a/%2e%2e", "m%2F%2e"])
 def test_names_that_cannot_be(name: str) -> None:
     with pytest.raises(BadRequest) as caught:
         ROUTER.match("POST", f"/v1/llm/{name}")
