@@ -420,7 +420,7 @@ def test_a_file_that_others_can_write_starts_nothing(command: str, tmp_path: Pat
     path, clients = tmp_path / "hermes.toml", tmp_path / "clients.toml"
     path.write_text('[server]\nlisten = "127.0.0.1:0"\nclients_file = "clients.toml"\n', encoding="utf-8")
     clients.write_text(f'[clients.a]\nkey_sha256 = "{"ab" * 32}"\n', encoding="utf-8")
-    for bad, mode in ((path, 0o666), (path, 0o664), (clients, 0o646)):
+    for bad, mode in ((path, 0o666), (path, 0o606), (clients, 0o646)):
         bad.chmod(mode)
         refused = run(command, "--config", str(path))
         assert (refused.returncode, refused.stdout, refused.stderr) == (78, "", f"{bad}: others may write to it (mode {mode:04o}): chmod go-w\n")

@@ -1,6 +1,8 @@
 """Who may write what is read: the rule with every mode and owner, and real files, links and folders."""
 
+import grp
 import os
+import pwd
 import stat
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 from hermes.config import Config, ConfigError, load
 from hermes.config.trust import fault, fault_of, replaceable
 
-ME, OTHER = 1000, 1001
+ME, OTHER, NOBODYS_GROUP = 1000, 1001, 4_000_000_000
 
 
 def found(mode: int, owner: int = ME, kind: int = stat.S_IFREG) -> os.stat_result:
@@ -26,8 +28,16 @@ def test_every_mode(owner: int, kind: int) -> None:
         assert reason is None or reason == f"others may write to it (mode {mode:04o}): chmod go-w"
 
 
-def test_a_private_group_is_a_group() -> None:
-    assert fault(os.stat_result((stat.S_IFREG | 0o664, 1, 1, 1, ME, ME, 0, 0, 0, 0)), ME)
+def test_the_group_of_the_owner_alone_is_no_other() -> None:
+    """Where the umask is 002 every file is such a group's to write."""
+    assert fault(found(0o664), ME, alone=True) is None and fault(found(0o664), ME)
+    assert fault(found(0o666), ME, alone=True) == "others may write to it (mode 0666): chmod go-w"
+
+
+def test_somebody_elses_where_only_we_can_put_anything() -> None:
+    """A host's file in a container."""
+    assert fault(found(0o644, OTHER), ME, placed=True) is None
+    assert fault(found(0o664, OTHER), ME, placed=True) == "others may write to it (mode 0664): chmod go-w"
 
 
 @pytest.mark.parametrize("mode", [0o000, 0o400, 0o600, 0o644, 0o666])
@@ -70,7 +80,7 @@ def test_a_configuration_that_others_can_write(file: Path) -> None:
     for mode in (0o644, 0o600, 0o444, 0o755):
         file.chmod(mode)
         assert load(str(file)).log.level == "error"
-    for mode in (0o664, 0o646, 0o666, 0o620):
+    for mode in (0o646, 0o666, 0o602):
         file.chmod(mode)
         assert refusal(file) == f"{file}: others may write to it (mode {mode:04o}): chmod go-w"
 
@@ -99,8 +109,26 @@ def test_of_a_link_what_it_points_to_counts(file: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+def test_whose_group_it_is_is_asked_of_the_system(file: Path) -> None:
+    file.chmod(0o664)
+    os.chown(file, -1, NOBODYS_GROUP)
+    assert refusal(file) == f"{file}: others may write to it (mode 0664): chmod go-w"
+    own = next((user for user in pwd.getpwall() if user.pw_uid and alone(user)), None)
+    if own is not None:
+        os.chown(file, own.pw_uid, own.pw_gid)
+        assert load(str(file))
+
+
+def alone(user: pwd.struct_passwd) -> bool:
+    others = [other for other in pwd.getpwall() if other.pw_gid == user.pw_gid and other.pw_name != user.pw_name]
+    return not others and any(group.gr_gid == user.pw_gid and not group.gr_mem for group in grp.getgrall())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 def test_a_file_of_another_user(file: Path) -> None:
     os.chown(file, OTHER, OTHER)
+    assert load(str(file)), "nobody but us can have put it there"
+    file.parent.chmod(0o1777)
     assert refusal(file) == f"{file}: it belongs to user {OTHER} (mode 0644), who is neither root nor the user that Hermes runs as, 0: chown it"
 
 
@@ -110,8 +138,8 @@ def test_the_clients_file(file: Path) -> None:
     file.write_text('[server]\nlisten = ":1"\nclients_file = "clients.toml"\n', encoding="utf-8")
     read: Config = load(str(file))
     assert read.clients[0].name == "a"
-    clients.chmod(0o660)
-    assert refusal(file) == f"{clients}: others may write to it (mode 0660): chmod go-w", "and nothing of an open door"
+    clients.chmod(0o606)
+    assert refusal(file) == f"{clients}: others may write to it (mode 0606): chmod go-w", "and nothing of an open door"
 
 
 def test_the_folder_of_the_usage(file: Path, tmp_path: Path) -> None:
@@ -121,7 +149,7 @@ def test_the_folder_of_the_usage(file: Path, tmp_path: Path) -> None:
     for mode in (0o700, 0o755):
         folder.chmod(mode)
         assert load(str(file)).server.state_dir == str(folder)
-    for mode in (0o770, 0o777, 0o1777, 0o2775):
+    for mode in (0o707, 0o777, 0o1777, 0o2777):
         folder.chmod(mode)
         text = refusal(file)
         assert text.startswith(f"{file}:2: 'state_dir' in [server] is \"{str(folder)[:60]}") and text.endswith(f": others may write to it (mode {mode:04o}): chmod go-w")
