@@ -24,8 +24,8 @@ from hermes.dispatch.pulls import Pulls
 from hermes.dispatch.registry import Registry
 from hermes.errors import Draining
 from hermes.frontend import anthropic, gate, health, manage, native, openai, own, pull
-from hermes.frontend.connection import House, Limits
 from hermes.frontend.exchange import Call
+from hermes.frontend.house import House, Limits
 from hermes.frontend.live import Live
 from hermes.frontend.principal import NOBODY
 from hermes.frontend.queueing import Queueing, sees

@@ -10,51 +10,23 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Callable
 
 from hermes.errors import (BadRequest, BodyTooLarge, CallerError, ClientGone, EncodedBody, HermesBusy, HermesError, RequestTimeout,
                            TooManyConnections)
 from hermes.frontend import http1
-from hermes.frontend.crowd import OUT_OF_DESCRIPTORS, Parking, Waiting
+from hermes.frontend.crowd import OUT_OF_DESCRIPTORS
 from hermes.frontend.exchange import Call, Dialect, Response, Streamed, apart, id_of
 from hermes.frontend.http1 import ChunkedBody, CountedBody, HeadReader, Request
-from hermes.frontend.live import Live
-from hermes.frontend.router import Route, Router
+from hermes.frontend.house import House
+from hermes.frontend.lingering import SPARE, forget, linger, linger_deaf
+from hermes.frontend.router import Route
 from hermes.frontend.upload import Upload
 
 log = logging.getLogger("hermes.connection")
 READ = 64 * 1024
-LINGER = 1.0                # seconds in which a refused client may finish talking, so that no reset eats the answer
-LINGER_BYTES = 1 << 20
 BODY_RATE = 50_000          # bytes a second: so fast a body may come for as long as it takes (reliability.md §2.2)
 COMPRESSED = ("Hermes reads no compressed request body: send it without Content-Encoding"
               " (Codex: enable_request_compression = false under [features] in its config.toml)")
-
-
-class Limits:
-    """What one client may take: seconds and bytes. Immutable after construction."""
-
-    def __init__(self, settings):
-        self.head = settings.head_timeout
-        self.body = settings.body_timeout
-        self.idle = settings.keepalive_timeout
-        self.send = settings.send_timeout
-        self.max_body = settings.max_body
-        self.max_parked = max(settings.max_parked, settings.max_body)
-        self.heartbeat = settings.heartbeat
-        self.heartbeat_plain = settings.heartbeat_plain
-
-
-class House:
-    """What every connection needs of the server. `admit(call)` finds out who asks, or raises a HermesError; `note(call, status, outcome)` is
-    told of each request once, at its end; `closing()`: take no further request on this connection. `charge(call)` is asked before a
-    model is made to work, and may raise QuotaExceeded; `live` has the calls that are being served."""
-
-    def __init__(self, router: Router, limits: Limits, admit: Callable, note: Callable, closing: Callable[[], bool]):
-        self.router, self.limits, self.admit, self.note, self.closing = router, limits, admit, note, closing
-        self.waiting, self.parking = Waiting(), Parking()
-        self.live = Live()
-        self.charge: Callable[[Call], None] = lambda call: None
 
 
 def _timeval(seconds: float) -> bytes:
@@ -77,6 +49,8 @@ class ClientConnection:
         self.idle = True                        # between two requests: may be closed by the server at any time
         self._evicted = False
         self._parked = 0                        # bytes of the present request's body
+        self._unread: Upload | None = None      # the present request's body, as long as nobody has begun to keep it
+        self._deaf = False                      # hung up: the kernel gives what is here, and does not wait for more
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self._limits.send))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(self._limits.idle))
@@ -98,6 +72,7 @@ class ClientConnection:
                 self._park(0)
                 self.idle = True
                 waiting.enter(self)
+                self._keep = self._keep and self._forget_body()
                 if self._house.closing():
                     break
             if not self._keep and not self._evicted:
@@ -115,7 +90,8 @@ class ClientConnection:
         self.hang_up()
 
     def hang_up(self) -> None:
-        """Any thread: the server stops, and this connection waits for a request that must not come."""
+        """Any thread: the server stops, and this connection waits for a request that must not come; or its call is ended."""
+        self._deaf = True
         try:
             self._sock.shutdown(socket.SHUT_RD)
         except OSError:
@@ -130,7 +106,7 @@ class ClientConnection:
         deadline = time.monotonic() + self._limits.head
         dialect = call = None
         self._sent = self.idle = False
-        self._last = b""
+        self._last, self._unread = b"", None
         try:
             request = self._read_head(deadline)
             if request is None:
@@ -161,6 +137,7 @@ class ClientConnection:
             self._keep = False
             self._refuse(call, dialect, HermesError("internal error"))
             return True
+        self._leave_body()
         self._deliver(call, route, answer)
         return True
 
@@ -176,15 +153,15 @@ class ClientConnection:
     def _answer(self, call: Call) -> tuple[Response | Streamed, Route]:
         """Check everything that needs no body, then read the body, then ask the endpoint."""
         request = call.request
-        unread = request.length != 0
-        keep, self._keep = self._keep, self._keep and not unread
+        if request.length != 0:
+            self._unread = Upload(self._sock, request, self._buffer, self._limits.body)
         self._house.admit(call)
         route, call.model = self._house.router.match(request.method, request.path)
         if route.infers:
             self._house.charge(call)
         if route.streams_body:
-            return self._answer_upload(call, route, keep)
-        if unread:
+            call.upload = self._unread = self._unread or Upload(self._sock, request, self._buffer, self._limits.body)
+        elif self._unread is not None:
             if request.headers.get("content-encoding", "identity").lower() != "identity":
                 raise EncodedBody(COMPRESSED)
             if request.length is not None and request.length > self._limits.max_body:
@@ -192,21 +169,13 @@ class ClientConnection:
             self._house.parking.check(request.length or 0, self._limits.max_parked)
             if request.expects_100 and not self._buffer:
                 self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            call.body = self._read_body(request.length)
-        self._keep = keep
+            call.body = self._take_body(request.length)
         return route.endpoint(call), route
 
-    def _answer_upload(self, call: Call, route: Route, keep: bool) -> tuple[Response | Streamed, Route]:
-        """The endpoint reads the body. What it leaves of it must not be taken for the next request."""
-        call.upload = Upload(self._sock, call.request, self._buffer, self._limits.body)
-        try:
-            return route.endpoint(call), route
-        finally:
-            self._keep, self._buffer = keep and call.upload.ended, call.upload.rest
-
     def _refuse(self, call: Call, dialect: Dialect, error: HermesError) -> None:
-        if call.request is http1.UNREAD:
+        if call.request is http1.UNREAD or isinstance(error, RequestTimeout):
             self._keep = False                  # what comes next on this connection cannot be trusted to be a request
+        self._leave_body()
         answer = dialect.error(error, call.request_id)
         call.queued = call.queued or error.waited
         try:
@@ -252,6 +221,27 @@ class ClientConnection:
         if self._evicted:
             raise TooManyConnections("too many connections")
         raise ClientGone
+
+    def _take_body(self, length: int | None) -> bytearray:
+        """The whole body, to be kept. Whatever goes wrong in the middle of it is the connection's end."""
+        keep, self._keep, self._unread = self._keep, False, None
+        body = self._read_body(length)
+        self._keep = keep
+        return body
+
+    def _leave_body(self) -> None:
+        """The head of an answer is about to go out, and must say whether a request may follow: not behind a body that nobody wants, unless the rest
+        of it is short and sure to come. Else that would be taken for the request."""
+        self._keep = self._keep and (self._unread is None or self._unread.short(SPARE))
+
+    def _forget_body(self) -> bool:
+        """Behind the answer: read what nobody wanted. False: it has not come in time. Raises ClientGone."""
+        body, self._unread = self._unread, None
+        if body is None:
+            return True
+        whole = forget(self._sock, body, self._limits.body)
+        self._buffer = body.rest
+        return whole
 
     def _read_body(self, length: int | None) -> bytearray:
         """Never in memory twice, and never more room than what has come: a client may claim much and send nothing."""
@@ -377,14 +367,11 @@ class ClientConnection:
             self._sock.sendall(http1.chunk(record) if call.request.http11 else record)
 
     def _linger(self) -> None:
-        """Say that nothing more comes, and let the client finish talking: unread bytes would turn the close into a reset."""
+        """Close in a way that lets the answer be read."""
         try:
-            self._sock.shutdown(socket.SHUT_WR)
-            deadline, left = time.monotonic() + LINGER, LINGER_BYTES
-            while left > 0 and self._wait(deadline - time.monotonic()):
-                data = self._sock.recv(READ)
-                if not data:
-                    return
-                left -= len(data)
+            if self._deaf and self._unread is not None and not self._unread.ended:
+                linger_deaf(self._sock)
+            else:
+                linger(self._sock)
         except OSError:
             return

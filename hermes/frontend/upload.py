@@ -2,7 +2,7 @@
 
 import socket
 
-from hermes.errors import ClientGone
+from hermes.errors import ClientGone, HermesError
 from hermes.frontend.http1 import LAST_CHUNK, ChunkedBody, Request, chunk
 
 READ = 64 * 1024
@@ -31,9 +31,21 @@ class Upload:
     def ready(self) -> bool:
         return bool(self.rest)
 
+    def short(self, most: int) -> bool:
+        """Is what is left of it at most so many bytes, and sure to come? Of chunks only if all are here: nobody knows how many more follow."""
+        if self.ended or self._chunks is None:
+            return self.ended or self._left <= most and not self._expects_100
+        try:
+            if self.rest:
+                self.read()
+        except HermesError:
+            pass                                            # malformed: nobody can say where it ends
+        return self.ended
+
     def invite(self) -> None:
         """Say 100 Continue to a client who waits for it. Raises ClientGone."""
         if self._expects_100 and not self.rest and not self.ended:
+            self._expects_100 = False
             try:
                 self._sock.sendall(CONTINUE)
             except OSError:

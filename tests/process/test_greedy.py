@@ -235,15 +235,16 @@ PIPELINED = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 @pytest.mark.parametrize(("first", "statuses"), [
     (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n" + PIPELINED, [200, 200]),
     (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n28\r\n" + PIPELINED + b"\r\n0\r\n\r\n", [200, 200]),
-    (b"GET /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n" + PIPELINED, [404]),
-    (b"GET /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n" + PIPELINED, [405]),
-    (b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n" + PIPELINED, [401]),
+    (b"GET /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n" + PIPELINED, [404, 200]),
+    (b"GET /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n" + PIPELINED, [405, 200]),
+    (b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 40\r\n\r\n" + PIPELINED, [401, 200]),
+    (b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 40\r\n\r\n" + PIPELINED, [401]),
     (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: x\r\n\r\n" + PIPELINED, [400]),
     (b"GET /livez HTTP/1.1\nHost: localhost\r\n\r\n" + PIPELINED, [400]),
     (b"GET /nope HTTP/1.1\r\nHost: localhost\r\n\r\n", [404, 200]),
-    (PIPELINED, [200, 200])], ids=["GET", "chunked GET", "404", "405", "401", "error", "LF", "404 without a body", "two"])
+    (PIPELINED, [200, 200])], ids=["GET", "chunked GET", "404", "405", "401", "401 to 100-continue", "error", "LF", "404 without a body", "two"])
 def test_b16_nothing_of_a_body_is_a_request(ollama, first: bytes, statuses: list[int]) -> None:
-    clients = f'[clients.alice]\nkey_sha256 = "{"0" * 64}"\n' if statuses == [401] else ""
+    clients = f'[clients.alice]\nkey_sha256 = "{"0" * 64}"\n' if statuses[0] == 401 else ""
     with Hermes(ollama.url, clients) as hermes, Client(hermes.port) as client:
         client.send_raw(first + PIPELINED)
         replies = [client.reply() for _ in statuses]

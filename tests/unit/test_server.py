@@ -5,8 +5,8 @@ from types import SimpleNamespace
 import pytest
 
 from hermes.frontend import server
-from hermes.frontend.connection import House, Limits
 from hermes.frontend.exchange import Dialect, Response, error_line
+from hermes.frontend.house import House, Limits
 from hermes.frontend.router import Route, Router
 from hermes.frontend.server import Server
 from tests.harness import Client, Reply, eventually
