@@ -34,6 +34,11 @@ def _timeval(seconds: float) -> bytes:
     return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
 
 
+def _want(error: BaseException) -> HermesBusy | None:
+    """What is to be said if the error means that the machine has no descriptor, or no memory for one; it means no client."""
+    return HermesBusy("no descriptor is left for this request") if getattr(error, "errno", None) in OUT_OF_DESCRIPTORS else None
+
+
 class ClientConnection:
     def __init__(self, sock: socket.socket, house: House, address: str = ""):
         self.address = address                  # the client's, without a port
@@ -124,8 +129,8 @@ class ClientConnection:
                 self._keep = False
                 self._refuse(call, dialect, call.cancelled)
                 return True
-            if call is not None and getattr(error, "errno", None) in OUT_OF_DESCRIPTORS:
-                self._refuse(call, dialect, HermesBusy("no descriptor is left for this request"))
+            if call is not None and (want := _want(error)):
+                self._refuse(call, dialect, want)
                 return True
             if call is not None:
                 self._house.note(call, 499, "cancelled")
@@ -310,11 +315,13 @@ class ClientConnection:
             outcome, status = error.code, answer.status if self._sent else error.status
             self._tell(call, route.dialect, answer, error)
         except (ClientGone, OSError) as gone:
-            if call.cancelled is None or isinstance(gone, BlockingIOError):     # who has not read for so long is not waited for again
+            error = call.cancelled or _want(gone)
+            if error is None or isinstance(gone, BlockingIOError):      # who has not read for so long is not waited for again
                 raise
-            self._keep = False
-            status = answer.status if self._sent else call.cancelled.status
-            self._tell(call, route.dialect, answer, call.cancelled)
+            self._keep = self._keep and call.cancelled is None
+            outcome = outcome if call.cancelled else error.code
+            status = answer.status if self._sent else error.status
+            self._tell(call, route.dialect, answer, error)
         except Exception:
             log.exception("a stream ended by an error of ours")
             outcome, status = HermesError.code, answer.status if self._sent else HermesError.status

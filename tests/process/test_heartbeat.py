@@ -1,6 +1,7 @@
 """A stream that waits shows signs of life, in the queue and while its model loads; what fails then is told inside it."""
 
 import json
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -87,6 +88,26 @@ def test_a_cut_after_heartbeats_is_told_inside(ollama: Simulator, hermes: Hermes
     ollama.script(Fault(delay=LOADING, cut=20))
     late = post(hermes.port, "/api/chat", STREAMS["/api/chat"])
     assert late.status == 200 and not late.complete and b'{"error":"' in late.body
+
+
+@pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
+def test_no_descriptor_for_the_next_heartbeat_is_told_inside(ollama: Simulator, path: str) -> None:
+    with Hermes(ollama.url, CONFIG) as hermes:
+        eventually(lambda: hermes.staffed("m"))
+        ollama.script(Fault(stall=0))
+        with Client(hermes.port) as first, Client(hermes.port) as second:
+            first.send("POST", path, STREAMS[path])
+            eventually(lambda: ollama.running(MODEL) == 1)
+            second.send("POST", path, STREAMS[path])
+            second.read_until(b"\r\n\r\n")
+            soft, hard = resource.prlimit(hermes.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(hermes.pid, resource.RLIMIT_NOFILE, (3, hard))
+            reply = second.reply()
+            resource.prlimit(hermes.pid, resource.RLIMIT_NOFILE, (soft, hard))
+            assert (reply.status, reply.complete) == (200, False) and signs(path, reply.body)[1]
+            told = reply.body.partition(b"{")[1:]
+            assert "descriptor" in str(json.loads(b"".join(told))["error"])
+            assert eventually(lambda: hermes.line("outcome=busy"))
 
 
 def test_the_place_in_the_queue_is_told(ollama: Simulator, hermes: Hermes) -> None:

@@ -440,6 +440,19 @@ def test_no_descriptor_for_a_request(town: Town) -> None:
     assert town.notes == [(503, "busy"), (200, "ok")]
 
 
+@pytest.mark.parametrize("begun", [b"", b"{}\n"])
+def test_no_descriptor_for_the_rest_of_a_stream(town: Town, begun: bytes) -> None:
+    steps = [begun] if begun else []
+    town.answer = Streamed(200, Source(*steps, OSError(errno.EMFILE, "Too many open files")), "plain", in_band=DIALECT.in_band(NDJSON))
+    with town.visit() as visitor:
+        reply = visitor.ask(get())
+        if begun:
+            assert (reply.status, reply.complete, reply.records()[1:]) == (200, False, [{"error": "no descriptor is left for this request"}]) and visitor.at_end()
+        else:
+            assert (reply.status, reply.complete) == (503, True) and "connection" not in reply.headers
+    assert town.notes == [(200 if begun else 503, "busy")] and town.answer.source.closed == 1
+
+
 def test_head_that_stops(start) -> None:
     town = Town(start, head_timeout=0.05)
     with town.visit() as visitor:
