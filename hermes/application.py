@@ -11,7 +11,6 @@ import logging
 import os
 import resource
 import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -97,9 +96,8 @@ class Application:
         if self._keeper:
             self._keeper.start()
         self.server.start()
-        # The one line that says ready is no log line: it is there at every log level.
-        print(f"listening on {self.server.url} upstream={self.config.ollama.url} config={self.config.path or 'built-in'}"
-              f" models={len(self.config.models)} version={__version__} pid={os.getpid()}", file=sys.stderr, flush=True)
+        logs.announce(f"listening on {self.server.url} upstream={self.config.ollama.url} config={self.config.path or 'built-in'}"
+                      f" models={len(self.config.models)} version={__version__} pid={os.getpid()}")
         while self.life is not Life.STOPPED:
             self.supervisor.step(self._next_look())
             while self._signals:
@@ -201,7 +199,7 @@ class Application:
     def status(self, seen: status.Seen, call: Call) -> dict:
         requests = [one if sees(call, one.client) else one.disguised() for one in self.live.pictures(time.monotonic())]
         facts = status.Facts(self.life.value, self._started, self.dispatcher.upstream.url, self.counters.snapshot(),
-                             self.supervisor.starting(), requests)
+                             self.supervisor.starting(), requests, logs.dropped())
         return status.picture(facts, self.registry.snapshots(), seen)
 
     def _whose(self, call: Call) -> str | None:

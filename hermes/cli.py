@@ -20,6 +20,7 @@ key_sha256 = "{hash}\""""
 
 
 def main(arguments: list[str] | None = None) -> int:
+    _fill_standard_descriptors()
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0].startswith("-") and arguments[0] not in ("-h", "--help", "--version"):
         arguments.insert(0, "serve")
@@ -32,6 +33,14 @@ def main(arguments: list[str] | None = None) -> int:
         return OK
     except BrokenPipeError:
         return FAILED
+
+
+def _fill_standard_descriptors() -> None:
+    """Whoever starts us may have closed 0, 1 or 2. A socket would get such a number, and in it what is meant for a terminal; so do the workers'."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8")       # print() to None goes to stdout
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,30 +1,53 @@
 """One line an event on stderr, as key=value, and never a request that waits for whoever reads them.
 
 A reader that has stopped would otherwise stop the server after a pipe's worth of lines (reliability.md §0.10): lines go through a
-bounded queue, and what does not fit is dropped and counted.
+bounded queue, and what does not fit is dropped and counted. They are written past Python's buffers, which keep what a full disk has
+refused and write it later, in pieces.
 """
 
+import io
 import json
 import logging
 import math
 import queue
-import sys
 import threading
 import time
 
 QUEUE = 10_000              # lines
-_ESCAPES = {number: f"\\x{number:02x}" for number in (*range(32), *range(127, 160))}
+LINE = 4096                 # bytes of a line, its end included; as much as a pipe takes in one piece
+CUT = " ... "
+
+
+class Outlet:
+    """Lines into a raw stream. One of which a part has gone out goes on the next time, so that no two become one."""
+
+    def __init__(self, raw: io.RawIOBase):
+        self._raw = raw
+        self._begun = b""                           # what is left of it
+
+    def send(self, lines: list[str]) -> int:
+        """How many of them are lost, the last ones, because nobody takes them: the stream is closed or full, or would block."""
+        data, sent = self._begun + "".join(f"{line}\n" for line in lines).encode("utf-8", "backslashreplace"), 0
+        try:
+            while sent < len(data) and (taken := self._raw.write(memoryview(data)[sent:])):
+                sent += taken
+        except (OSError, ValueError):
+            pass
+        rest = data[sent:]
+        begun = bool(rest and (data[sent - 1:sent] != b"\n" if sent else self._begun))
+        self._begun = rest[:rest.index(b"\n") + 1] if begun else b""
+        return rest.count(b"\n") - begun
 
 
 class LineHandler(logging.Handler):
     """Formats in the caller's thread, writes in its own. `dropped` counts lines that nobody took in time."""
 
-    def __init__(self, stream=None):
+    def __init__(self, raw: io.RawIOBase):
         super().__init__()
-        self._stream = stream or sys.stderr
+        self.dropped = 0                            # under the handler's lock
+        self._outlet = Outlet(raw)
         self._lines: queue.Queue[str | None] = queue.Queue(QUEUE)
-        self.dropped = 0
-        self._told = 0                              # of those
+        self._told = 0                              # of those dropped
         self._thread = threading.Thread(target=self._write, name="log writer", daemon=True)
         self._thread.start()
 
@@ -44,27 +67,24 @@ class LineHandler(logging.Handler):
         super().close()
 
     def _write(self) -> None:
-        while True:
+        lines: list[str | None] = []
+        while None not in lines:
             lines = [self._lines.get()]
             while len(lines) < 256:
                 try:
                     lines.append(self._lines.get_nowait())
                 except queue.Empty:
                     break
-            text = "".join(f"{line}\n" for line in (*lines, self._confess()) if line is not None)
-            try:
-                self._stream.write(text)
-                self._stream.flush()
-            except (OSError, ValueError):
-                self.dropped += len(lines)          # stderr is closed or full: there is nowhere to say so
-            if None in lines:
-                return
+            missing = self.dropped - self._told
+            confession = [self._confess(missing)] if missing else []
+            if lost := self._outlet.send([line for line in lines if line is not None] + confession):
+                with self.lock:
+                    self.dropped += lost - len(confession)      # which comes last: if anything is lost, it is
+            else:
+                self._told += missing
 
-
-    def _confess(self) -> str | None:
-        """The line that says how many are missing, if more are than the last time."""
-        missing, self._told = self.dropped - self._told, self.dropped
-        return self.format(logging.makeLogRecord({"levelname": "WARNING", "msg": f"log lines dropped count={missing}"})) if missing else None
+    def _confess(self, missing: int) -> str:
+        return self.format(logging.makeLogRecord({"levelname": "WARNING", "msg": f"log lines dropped count={missing}"}))
 
 
 class Seldom:
@@ -86,7 +106,8 @@ class Seldom:
 
 
 class LineFormatter(logging.Formatter):
-    """`2026-11-23T10:00:00.123Z level=info text`; control characters escaped, so that one event is one line."""
+    """`2026-11-23T10:00:00.123Z level=info text`; whatever is not to be seen is escaped, and what is too long is cut in the middle, so that one event
+    is one line, for every reader, and moves no terminal's cursor."""
 
     converter = time.gmtime
     default_time_format = "%Y-%m-%dT%H:%M:%S"
@@ -96,7 +117,26 @@ class LineFormatter(logging.Formatter):
         if record.exc_info:
             text += f" exception={self.formatException(record.exc_info)}"
         stamp = self.formatTime(record, self.default_time_format)
-        return f"{stamp}.{int(record.msecs):03d}Z level={record.levelname.lower()} {text.translate(_ESCAPES)}"
+        return _cut(f"{stamp}.{int(record.msecs):03d}Z level={record.levelname.lower()} {_visible(text)}")
+
+
+def _visible(text: str) -> str:
+    """Python knows which characters are printable: no control, no line or paragraph separator, nothing that turns the text around, no surrogate."""
+    return text if text.isprintable() else "".join(each if each.isprintable() else _escape(ord(each)) for each in text)
+
+
+def _escape(number: int) -> str:
+    return f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
+
+
+def _cut(line: str) -> str:
+    if len(line) * 4 < LINE:
+        return line                                 # nearly always
+    data = line.encode()
+    if len(data) < LINE:
+        return line
+    half = (LINE - 1 - len(CUT)) // 2
+    return data[:half].decode("utf-8", "ignore") + CUT + data[-half:].decode("utf-8", "ignore")
 
 
 def word(text: str) -> str:
@@ -106,7 +146,7 @@ def word(text: str) -> str:
 
 def start(level: str) -> LineHandler:
     """Send the "hermes" loggers to stderr. Called once, by the command line."""
-    handler = LineHandler()
+    handler = LineHandler(open(2, "wb", buffering=0, closefd=False))
     formatter = LineFormatter()
     handler.setFormatter(formatter)
     logger = logging.getLogger("hermes")
@@ -119,3 +159,17 @@ def start(level: str) -> LineHandler:
 def stop(handler: LineHandler) -> None:
     logging.getLogger("hermes").removeHandler(handler)
     handler.close()
+
+
+def dropped() -> int:
+    """How many lines nobody took, since `start`."""
+    return sum(handler.dropped for handler in logging.getLogger("hermes").handlers if isinstance(handler, LineHandler))
+
+
+def announce(text: str) -> None:
+    """A line for whoever waits for it, at every log level. Where stderr is full or closed, nobody does."""
+    try:
+        with open(2, "wb", buffering=0, closefd=False) as raw:
+            raw.write(f"{_visible(text)}\n".encode("utf-8", "backslashreplace"))
+    except OSError:
+        pass

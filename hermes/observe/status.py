@@ -88,7 +88,8 @@ class Request(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What Application knows of itself. `started` is monotonic; `starting`: pool name → workers that are on their way."""
+    """What Application knows of itself. `started` is monotonic; `starting`: pool name → workers that are on their way;
+    `log_dropped`: lines of the log."""
 
     life: str
     started: float
@@ -96,6 +97,7 @@ class Facts:
     outcomes: dict[str, int]
     starting: dict[str, int]
     requests: Sequence[Request] = ()
+    log_dropped: int = 0
 
 
 def picture(facts: Facts, pools: list[PoolSnapshot], seen: Seen) -> dict:
@@ -117,7 +119,7 @@ def picture(facts: Facts, pools: list[PoolSnapshot], seen: Seen) -> dict:
                      "age": round(time.monotonic() - seen.checked, 3), "error": seen.error},
         "models": [_model(pool, seen, starting.get(pool.name, 0)) for pool in pools],
         "requests": [_request(one, seen) for one in facts.requests],
-        "host": host(),
+        "log": {"dropped": facts.log_dropped}, "host": host(),
     }
 
 

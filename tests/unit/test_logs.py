@@ -1,11 +1,21 @@
 """One event, one line; and a reader that has stopped stops nobody."""
 
+import errno
 import io
 import logging
+import os
 import threading
 
+import pytest
+
 from hermes.observe import logs
-from tests.harness import eventually
+from tests.harness import eventually, in_threads
+
+
+def line_of(text: str, *arguments: object, error: BaseException | None = None) -> str:
+    """Without the stamp and the level."""
+    exc_info = (type(error), error, error.__traceback__) if error else None
+    return logs.LineFormatter().format(logging.LogRecord("hermes", logging.ERROR, "f", 1, text, arguments, exc_info)).partition("level=error ")[2]
 
 
 def test_one_event_is_one_line() -> None:
@@ -14,43 +24,138 @@ def test_one_event_is_one_line() -> None:
     assert logs.LineFormatter().format(record) == "2026-11-23T00:00:00.007Z level=warning a=x\\x0ay\\x0d\\x0ab \\x1b[31m \\x85 \\x7f é"
 
 
+@pytest.mark.parametrize(("text", "line"), [
+    ("\x00\t\x0b\x0c\x9b", "\\x00\\x09\\x0b\\x0c\\x9b"), ("\u2028\u2029", "\\u2028\\u2029"), ("abc\u202edef\u200b\ufeff", "abc\\u202edef\\u200b\\ufeff"), ("\ud800", "\\ud800"), ("\U000e0001", "\\U000e0001"),
+    ("日本 😀 \ufffd", "日本 😀 \ufffd"), ("a\xa0b", "a\\xa0b")])
+def test_what_a_terminal_or_a_reader_might_obey_is_escaped(text: str, line: str) -> None:
+    assert line_of("%s", text) == line and len(line.splitlines()) == 1
+
+
+def test_no_character_at_all_makes_two_lines() -> None:
+    everything = "".join(map(chr, range(0x3000)))
+    for at in range(0, len(everything), 100):
+        line = line_of("%s", everything[at:at + 100])
+        assert line.isprintable() and len(line.splitlines()) == 1
+
+
 def test_exception_is_in_the_line() -> None:
     try:
         raise KeyError("k")
     except KeyError as error:
-        record = logging.LogRecord("hermes", logging.ERROR, "f", 1, "x", (), (KeyError, error, error.__traceback__))
+        line = line_of("x", error=error)
+    assert line.startswith("x exception=Traceback") and line.endswith("KeyError: 'k'") and "\n" not in line
+
+
+@pytest.mark.parametrize("character", ["x", "é", "\n", "😀", "\u2028"])
+def test_a_long_line_is_cut_in_the_middle(character: str) -> None:
+    """Where a traceback begins and where it ends is what one wants to know. The bound counts bytes, and the line's end among them."""
+    def deep(depth: int) -> None:
+        if depth == 0:
+            raise RuntimeError("the end " + character * 9000 + " really")
+        deep(depth - 1)
+
+    try:
+        deep(50)
+    except RuntimeError as error:
+        record = logging.LogRecord("hermes", logging.ERROR, "f", 1, "begins", (), (RuntimeError, error, error.__traceback__))
     line = logs.LineFormatter().format(record)
-    assert "exception=Traceback" in line and "KeyError" in line and "\n" not in line
+    assert logs.LINE - 20 <= len(line.encode()) < logs.LINE == 4096
+    assert " begins exception=Traceback" in line and line.endswith(" really") and " ... " in line and line.isprintable()
+    assert "é" * 1900 == line_of("%s", "é" * 1900), "what fits is not cut"
 
 
-class Stuck(io.StringIO):
-    """A reader that reads when it is let go."""
+class Pipe(io.RawIOBase):
+    """Where the log goes to. `go` is cleared to make it wait; `room`: bytes until the disk is full."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: float = float("inf")) -> None:
         super().__init__()
-        self.go, self.entered = threading.Event(), threading.Event()
+        self.go, self.entered, self.room, self.data = threading.Event(), threading.Event(), room, b""
+        self.go.set()
 
-    def write(self, text: str) -> int:
+    def write(self, data: bytes) -> int:
         self.entered.set()
-        self.go.wait(10)
-        return super().write(text)
+        assert self.go.wait(10)
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = bytes(data[:int(min(self.room, len(data), 100))])         # and never takes much at once
+        self.data, self.room = self.data + taken, self.room - len(taken)
+        return len(taken)
+
+    def lines(self) -> list[str]:
+        assert self.data.endswith(b"\n") or not self.data
+        return self.data.decode().splitlines()
+
+
+def logger_to(pipe: Pipe) -> tuple[logging.Logger, logs.LineHandler]:
+    log, handler = logging.Logger("test"), logs.LineHandler(pipe)
+    log.addHandler(handler)
+    return log, handler
 
 
 def test_a_reader_that_has_stopped(monkeypatch) -> None:
     monkeypatch.setattr(logs, "QUEUE", 5)
-    stream = Stuck()
-    handler = logs.LineHandler(stream)
-    log = logging.Logger("test")
-    log.addHandler(handler)
+    pipe = Pipe()
+    pipe.go.clear()
+    log, handler = logger_to(pipe)
     log.warning("first")
-    assert stream.entered.wait(10)
+    assert pipe.entered.wait(10)
     for number in range(8):
         log.warning("line %d", number)              # returns at once, or the test hangs
     assert handler.dropped == 3
-    stream.go.set()
+    pipe.go.set()
     eventually(handler._lines.empty)
     handler.close()
-    assert stream.getvalue() == "".join(f"{line}\n" for line in ("first", *(f"line {number}" for number in range(5)), "log lines dropped count=3"))
+    assert pipe.lines() == ["first", *(f"line {number}" for number in range(5)), "log lines dropped count=3"]
+
+
+@pytest.mark.parametrize("room", range(36))
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_full_disk(room: int, at_once: bool) -> None:
+    """However little of a line went out, it stays one line; all others are lost, and known to be."""
+    pipe = Pipe(room)
+    outlet, lines = logs.Outlet(pipe), [f"line {number}" for number in range(5)]
+    lost = outlet.send(lines) if at_once else sum(outlet.send([line]) for line in lines)
+    begun = -(-room // len("line 0\n"))
+    assert lost == 5 - min(begun, 5)
+    pipe.room = 1
+    assert outlet.send(["lost"]) == (1 if room % 7 else 0), "it goes on with the one that has begun"
+    pipe.room = float("inf")
+    assert outlet.send(["again"]) == 0
+    assert pipe.lines() == [*lines[:begun], *([] if room % 7 else ["lost"]), "again"]
+
+
+def test_a_disk_that_is_full_when_it_is_to_be_said(monkeypatch) -> None:
+    pipe = Pipe(0)
+    log, handler = logger_to(pipe)
+    for number in range(3):
+        log.warning("line %d", number)
+        eventually(lambda: handler.dropped == number + 1)
+    pipe.room = float("inf")
+    log.warning("again")
+    log.warning("and again")
+    handler.close()
+    assert pipe.lines()[0] == "again" and [line for line in pipe.lines() if "dropped" in line] == ["log lines dropped count=3"]
+
+
+def test_many_threads_lose_nothing_while_somebody_reads() -> None:
+    pipe = Pipe()
+    log, handler = logger_to(pipe)
+    in_threads(16, lambda thread: [log.warning("thread=%d number=%d", thread, number) for number in range(500)])
+    eventually(handler._lines.empty)
+    handler.close()
+    assert handler.dropped == 0
+    for thread in range(16):
+        assert [line for line in pipe.lines() if line.startswith(f"thread={thread} ")] == [f"thread={thread} number={number}" for number in range(500)]
+
+
+def test_many_threads_whose_lines_are_dropped_are_counted(monkeypatch) -> None:
+    monkeypatch.setattr(logs, "QUEUE", 1)
+    pipe = Pipe(0)                                  # every write fails, so that both sides count
+    log, handler = logger_to(pipe)
+    in_threads(8, lambda thread: [log.warning("x") for _ in range(500)])
+    eventually(lambda: handler.dropped == 4000)
+    handler.close()
+    assert handler.dropped == 4000 and pipe.data == b""
 
 
 def test_one_line_stands_for_many() -> None:
@@ -59,27 +164,48 @@ def test_one_line_stands_for_many() -> None:
 
 
 def test_a_stream_that_is_closed_raises_nothing() -> None:
-    stream = io.StringIO()
-    stream.close()
-    handler = logs.LineHandler(stream)
-    logging.Logger("test").addHandler(handler)
-    handler.handle(logging.LogRecord("test", logging.INFO, "f", 1, "x", (), None))
+    pipe = Pipe()
+    pipe.write = lambda data: io.BytesIO().detach()     # ValueError's and OSError's common child
+    log, handler = logger_to(pipe)
+    log.warning("x")
     handler.close()
-    assert handler.dropped >= 1
+    assert handler.dropped == 1
 
 
-def test_the_logger_of_hermes(monkeypatch) -> None:
-    stream = io.StringIO()
-    monkeypatch.setattr("sys.stderr", stream)
+def test_a_stream_that_would_block_takes_nothing() -> None:
+    pipe = Pipe()
+    pipe.write = lambda data: None
+    log, handler = logger_to(pipe)
+    log.warning("x")
+    handler.close()
+    assert handler.dropped == 1
+
+
+def test_the_logger_of_hermes(capfd) -> None:
     logger = logging.getLogger("hermes")
     before = logger.level, logger.propagate, list(logger.handlers)
     handler = logs.start("warning")
     try:
+        handler.dropped += 7
         logging.getLogger("hermes.pool").info("no")
         logging.getLogger("hermes.pool").error("yes n=%d", 1)
+        assert logs.dropped() == 7
     finally:
         logs.stop(handler)
         logger.setLevel(before[0])
         logger.propagate = before[1]
-    assert stream.getvalue().endswith("Z level=error yes n=1\n") and "no\n" not in stream.getvalue()
-    assert logger.handlers == before[2]
+    logs.announce("ready\n")
+    said = capfd.readouterr().err.splitlines()
+    assert said[0].endswith("Z level=error yes n=1") and said[1].endswith("Z level=warning log lines dropped count=7") and said[2:] == ["ready\\x0a"]
+    assert logger.handlers == before[2] and logs.dropped() == 0
+
+
+def test_nobody_to_announce_it_to() -> None:
+    kept = os.dup(2)
+    try:
+        with open("/dev/full", "wb", buffering=0) as full:
+            os.dup2(full.fileno(), 2)
+        logs.announce("ready")
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)

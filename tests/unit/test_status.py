@@ -46,8 +46,9 @@ def test_picture_is_json_and_adds_up() -> None:
     for outcome in ("ok", "ok", "refused", "queue_full", "cancelled", "upstream_broken"):
         counters.note(outcome)
     seen = see({"version": "1"}, {"models": [{"model": "a", "size": 7, "size_vram": 3, "expires_at": "t"}]})
-    page = json.loads(json.dumps(picture(Facts("serving", time.monotonic(), "http://u", counters.snapshot(), {"a": 1}), [pool.snapshot() for pool in pools], seen), allow_nan=False))
+    page = json.loads(json.dumps(picture(Facts("serving", time.monotonic(), "http://u", counters.snapshot(), {"a": 1}, log_dropped=4), [pool.snapshot() for pool in pools], seen), allow_nan=False))
     totals = page["totals"]
     assert (totals["requests"], totals["ok"], totals["rejected"], totals["cancelled"], totals["errors"], totals["capacity"]) == (6, 2, 1, 1, 1, 3)
     assert page["models"][0]["workers"].items() >= {"max": 2, "idle": 0, "busy": 0, "starting": 1, "down": 1}.items()
     assert (page["status"], page["models"][0]["loaded"], page["models"][0]["memory"], page["models"][1]["loaded"]) == ("ok", True, 7, False)
+    assert page["log"] == {"dropped": 4}
