@@ -46,6 +46,7 @@ class ClientConnection:
         self._house = house
         self._limits = house.limits
         self._buffer = b""
+        self._head_reader = HeadReader()        # the present request's
         self._poll = select.poll()
         self._poll.register(sock, select.POLLIN)
         self._sent = False                      # has anything of the present answer gone out?
@@ -120,8 +121,10 @@ class ClientConnection:
             self._keep = request.keep_alive
             answer, route = self._answer(call)
         except HermesError as error:
+            if call is None or isinstance(error, RequestTimeout):
+                self._keep = False              # what comes next on this connection cannot be trusted to be a request
             if call is None:
-                call, dialect = self._meet(http1.UNREAD)
+                call, dialect = self._meet(self._head_reader.known)
             self._refuse(call, dialect, error)
             return True
         except (ClientGone, OSError) as error:
@@ -138,7 +141,7 @@ class ClientConnection:
         except Exception:
             log.exception("a request ended by an error of ours")
             if call is None:
-                call, dialect = self._meet(http1.UNREAD)
+                call, dialect = self._meet(self._head_reader.known)
             self._keep = False
             self._refuse(call, dialect, HermesError("internal error"))
             return True
@@ -178,8 +181,6 @@ class ClientConnection:
         return route.endpoint(call), route
 
     def _refuse(self, call: Call, dialect: Dialect, error: HermesError) -> None:
-        if call.request is http1.UNREAD or isinstance(error, RequestTimeout):
-            self._keep = False                  # what comes next on this connection cannot be trusted to be a request
         self._leave_body()
         answer = dialect.error(error, call.request_id)
         call.queued = call.queued or error.waited
@@ -209,7 +210,7 @@ class ClientConnection:
 
     def _read_head(self, deadline: float) -> Request | None:
         """None: the client closed, or was sent away, before a request began."""
-        head = HeadReader()
+        head = self._head_reader = HeadReader()
         data = self._buffer
         while True:
             head.feed(data)

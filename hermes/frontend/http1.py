@@ -71,6 +71,18 @@ class HeadReader:
         """Has a byte of the request come?"""
         return self._line is not None or self._buffer not in (b"", b"\r")
 
+    @property
+    def known(self) -> Request:
+        """What is known of a request whose head cannot be read: how it wants to be told so."""
+        if self._line is None:
+            return UNREAD
+        method, target, http11 = self._line
+        try:
+            path, _, _ = _split_target(method, target)
+        except BadRequest:
+            path = UNREAD.path
+        return Request(method, path, "", {}, http11, keep_alive=False)
+
     def feed(self, data: bytes) -> None:
         """Raises a CallerError."""
         buffer, at = self._buffer + data if self._buffer else data, 0

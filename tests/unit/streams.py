@@ -12,7 +12,8 @@ NEXT = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 def read_stream(pieces: list[bytes], heads: list[Request] | None = None) -> tuple[list[tuple[Request, bytes]], object]:
     """The requests that a connection would find, each with its body, and how the stream ends: the status of an error, "closed" behind
-    the last request that a connection takes, "more" in the middle of one, or "" between two. Anything but a CallerError is raised. `heads` gets every head that was good."""
+    the last request that a connection takes, "more" in the middle of one, or "" between two. Anything but a CallerError is raised. `heads` gets every head that was good, and
+    what is known of the one that was not."""
     found: list[tuple[Request, bytes]] = []
     waiting, reader = list(pieces), HeadReader()
     try:
@@ -36,6 +37,8 @@ def read_stream(pieces: list[bytes], heads: list[Request] | None = None) -> tupl
             waiting[:0], reader = [body.rest] if body.rest else [], HeadReader()
     except CallerError as error:
         assert error.text.isascii()
+        if heads is not None and reader.request is None:
+            heads.append(reader.known)
         return found, error.status
     return found, ""
 

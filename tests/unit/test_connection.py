@@ -222,6 +222,19 @@ def test_errors_of_the_endpoint(town: Town, error: HermesError) -> None:
     assert town.notes == [(error.status, "refused" if isinstance(error, CallerError) else error.code), (200, "ok")]
 
 
+@pytest.mark.parametrize(("raw", "status", "method", "path"), [
+    (get("/x", "A : b", method="HEAD"), 400, "HEAD", "/x"), (get("/x?a=b", "Expect: x", method="HEAD"), 417, "HEAD", "/x"), (get("/x", *["A: b"] * 101, method="HEAD"), 431, "HEAD", "/x"),
+    (b"HEAD http://h HTTP/1.1\r\nHost: other\r\n\r\n", 400, "HEAD", "/"), (b"HEAD x HTTP/1.1\r\nHost: h\r\n\r\n", 400, "HEAD", "-"), (get("/x", "A : b"), 400, "GET", "/x"),
+    (b"HEAD /x HTTP/2.0\r\nHost: h\r\n\r\n", 505, "-", "-"), (b"HEAD /x\r\n\r\n", 400, "-", "-")], ids=range(8))
+def test_what_is_known_of_a_bad_head_decides_how_it_is_said(town: Town, raw: bytes, status: int, method: str, path: str) -> None:
+    """No body to HEAD, and the shape of the path's family."""
+    with town.visit() as visitor:
+        reply = visitor.send_raw(raw).reply(method)
+        assert (reply.status, reply.complete, reply.headers["connection"]) == (status, True, "close") and visitor.at_end()
+        assert (reply.body == b"") == (method == "HEAD") and int(reply.headers["content-length"]) > 0
+    assert [(call.request.method, call.request.path) for call in town.noted] == [(method, path)]
+
+
 @pytest.mark.parametrize("raw", [get(), get("/x", "X-Request-ID: a b"), get("/nothing"), get("/x", method="DELETE"), get("/x", method="HEAD"), b"nonsense\r\n\r\n",
                                  get("/x", "Content-Length: 1001", method="POST")], ids=range(7))
 def test_every_answer_has_its_id(town: Town, raw: bytes) -> None:
