@@ -100,7 +100,11 @@ def _fold(pairs: list[tuple[str, object]]) -> dict[str, object]:
     return {key.casefold(): value for key, value in pairs}
 
 
-_decoder = json.JSONDecoder(object_pairs_hook=_fold)
+def _no_constant(name: str) -> None:
+    raise DecodeError("invalid character 'I' in numeric literal" if name[0] == "-" else f"invalid character {name[0]!r} looking for beginning of value")
+
+
+_decoder = json.JSONDecoder(object_pairs_hook=_fold, parse_constant=_no_constant)
 
 
 def parse(body: bytes) -> object:
@@ -110,6 +114,8 @@ def parse(body: bytes) -> object:
         raise EmptyBody
     try:
         value, _ = _decoder.raw_decode(text)
+    except DecodeError:
+        raise
     except json.JSONDecodeError as error:
         raise DecodeError(_go_syntax_error(text, error)) from None
     except (RecursionError, ValueError):  # Nested too deeply, or a number with thousands of digits.
