@@ -1,11 +1,9 @@
 """Anthropic's dialect: POST /v1/messages. Errors are {"type":"error","error":{type, message},"request_id"} (ollama-api.md §2.1); inside a
 stream the same object is an event named `error`, from which the SDKs raise. They know events by their names only, so the name is a must."""
 
-import json
-
 from hermes.dispatch.dispatcher import Dispatcher
 from hermes.errors import BadRequest, HermesError
-from hermes.frontend.exchange import SSE, Call, Dialect, Streamed
+from hermes.frontend.exchange import SSE, Call, Dialect, Streamed, encode
 from hermes.frontend.native import Rules, infer
 from hermes.frontend.router import Route
 
@@ -19,7 +17,7 @@ _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_
 def _error_body(error: HermesError, request_id: str = "") -> bytes:
     kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
     shape = {"type": "error", "error": {"type": kind, "message": error.text}, "request_id": request_id}
-    return json.dumps(shape, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return encode(shape)
 
 
 def _sse_error(error: HermesError, request_id: str = "") -> bytes:

@@ -21,6 +21,7 @@ from hermes.workers.messages import Bytes
 NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 JSON = "application/json; charset=utf-8"
+_LINE_ENDS = re.compile("[\x85\u2028\u2029]")
 _GIVEN_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
 
 
@@ -137,9 +138,20 @@ class Dialect:
         return say and (lambda error: say(error, request_id))
 
 
+def encode(value: object) -> bytes:
+    """JSON that is one line for every reader. Python's splitlines, and so httpx and ollama-python, also ends a line at three characters that JSON
+    lets stand; Go escapes two of them, too."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return (text if text.isascii() else _LINE_ENDS.sub(_escaped, text)).encode("utf-8", "replace")
+
+
+def _escaped(character: re.Match[str]) -> str:
+    return f"\\u{ord(character[0]):04x}"
+
+
 def error_line(error: HermesError, request_id: str = "") -> bytes:
     """{"error": text}: Ollama's shape, and that of Hermes's own routes (ollama-api.md §2.1)."""
-    return json.dumps({"error": error.text}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return encode({"error": error.text})
 
 
 def ndjson_error(error: HermesError, request_id: str = "") -> bytes:

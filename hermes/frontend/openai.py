@@ -13,7 +13,7 @@ from urllib.parse import quote
 from hermes.dispatch.dispatcher import Dispatcher
 from hermes.errors import BadRequest, CallerError, HermesError, ModelNotFound, NotFound
 from hermes.frontend import loading, multipart
-from hermes.frontend.exchange import SSE, Call, Dialect, Response, Streamed
+from hermes.frontend.exchange import SSE, Call, Dialect, Response, Streamed, encode
 from hermes.frontend.native import Rules, infer, send, spoken_as, spoken_name
 from hermes.frontend.relay import Errand, find_place, make_job, permit, relay
 from hermes.frontend.router import Route
@@ -29,12 +29,8 @@ def _error_object(error: HermesError) -> dict[str, str | None]:
     return {"message": error.text, "type": _TYPES.get(error.status, "api_error"), "param": None, "code": code}
 
 
-def _encode(shape: dict) -> bytes:
-    return json.dumps(shape, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
-
-
 def _error_body(error: HermesError, request_id: str = "") -> bytes:
-    return _encode({"error": _error_object(error)})
+    return encode({"error": _error_object(error)})
 
 
 def _sse_error(error: HermesError, request_id: str = "") -> bytes:
@@ -45,7 +41,7 @@ def _responses_error(error: HermesError, request_id: str = "") -> bytes:
     """`sequence_number` is there because the AI SDK knows no error event without a number; nobody counted the events before it."""
     shape = _error_object(error)
     event = {"type": "error", "sequence_number": 0, "code": shape["code"], "message": shape["message"], "param": None, "error": shape}
-    return b"event: error\ndata: " + _encode(event) + b"\n\n"
+    return b"event: error\ndata: " + encode(event) + b"\n\n"
 
 
 DIALECT = Dialect("openai", _error_body, _sse_error, translated=True)

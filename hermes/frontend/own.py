@@ -17,7 +17,7 @@ from hermes.dispatch.lease import Lease
 from hermes.dispatch.pending import Pending
 from hermes.errors import BadRequest, HermesError, UpstreamBroken, UpstreamFailed
 from hermes.frontend import loading
-from hermes.frontend.exchange import JSON, NDJSON, SSE, Call, Dialect, Response, Streamed, error_event, error_line
+from hermes.frontend.exchange import JSON, NDJSON, SSE, Call, Dialect, Response, Streamed, encode, error_event, error_line
 from hermes.frontend.heartbeat import Beats, Late
 from hermes.frontend.jsonbody import Edit, Member, Members, Pieces, read_members, splice
 from hermes.frontend.jsonscan import Scanner, Span
@@ -235,7 +235,7 @@ class Records:
             shape = {"id": answer.id, "model": answer.call.model, **answer.content(record), "done": done}
             if done:
                 shape |= answer.closing(record)
-            pieces.append(self._frame % json.dumps(shape, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace"))
+            pieces.append(self._frame % encode(shape))
         self.ended = not records
         return b"".join(pieces)
 
@@ -279,7 +279,7 @@ def _whole(answer: Answer) -> bytes:
     else:
         tools = {"tool_calls": parts["tool_calls"]} if parts["tool_calls"] else {}
         shape["message"] = {"role": role, "content": "".join(parts["text"]), **thinking, **tools}
-    return json.dumps({**shape, **answer.closing(last)}, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return encode({**shape, **answer.closing(last)})
 
 
 def _refused(lease: Lease) -> Response:
