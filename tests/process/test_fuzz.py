@@ -12,7 +12,7 @@ from tests.harness import FAULTS, Client, Hermes, Reply
 from tests.unit.mutations import mutated
 from tests.unit.streams import BUGS, read_stream
 
-TRIES = 2_000 if FAULTS else 150            # in each of ten rounds
+TRIES = 10_000 if FAULTS else 150           # in each of ten rounds
 HEAD = re.compile(rb"HTTP/1\.1 [1-5][0-9]{2} [A-Za-z ]+(?:\r\n[A-Za-z-]+: [\t\x20-\x7e]*)+")
 
 

@@ -1,6 +1,7 @@
 """A stream that waits shows signs of life, in the queue and while its model loads; what fails then is told inside it."""
 
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -90,6 +91,16 @@ def test_a_cut_after_heartbeats_is_told_inside(ollama: Simulator, hermes: Hermes
     assert late.status == 200 and not late.complete and b'{"error":"' in late.body
 
 
+def first_free(pid: int) -> int:
+    """The first number that no descriptor has for long. A limit below what is open would also make poll() fail."""
+    def taken(number: int) -> bool:
+        try:
+            return "eventfd" not in os.readlink(f"/proc/{pid}/fd/{number}")
+        except FileNotFoundError:
+            return False
+    return next(number for number in range(1000) if not taken(number))
+
+
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])
 def test_no_descriptor_for_the_next_heartbeat_is_told_inside(ollama: Simulator, path: str) -> None:
     with Hermes(ollama.url, CONFIG) as hermes:
@@ -101,7 +112,7 @@ def test_no_descriptor_for_the_next_heartbeat_is_told_inside(ollama: Simulator, 
             second.send("POST", path, STREAMS[path])
             second.read_until(b"\r\n\r\n")
             soft, hard = resource.prlimit(hermes.pid, resource.RLIMIT_NOFILE)
-            resource.prlimit(hermes.pid, resource.RLIMIT_NOFILE, (3, hard))
+            resource.prlimit(hermes.pid, resource.RLIMIT_NOFILE, (first_free(hermes.pid), hard))
             reply = second.reply()
             resource.prlimit(hermes.pid, resource.RLIMIT_NOFILE, (soft, hard))
             assert (reply.status, reply.complete) == (200, False) and signs(path, reply.body)[1]
