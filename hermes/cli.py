@@ -101,6 +101,9 @@ def serve(options: argparse.Namespace) -> int:
     handler = logs.start(app.config.log.level)
     try:
         app.run()
+    except Exception:
+        logs.last_words()
+        return FAILED
     finally:
         logs.stop(handler)
     return OK

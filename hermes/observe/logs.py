@@ -145,7 +145,8 @@ def word(text: str) -> str:
 
 
 def start(level: str) -> LineHandler:
-    """Send the "hermes" loggers to stderr. Called once, by the command line."""
+    """Send the "hermes" loggers to stderr, and what ends a thread to them: Python's own words for that have many lines. Called once, by
+    the command line."""
     handler = LineHandler(open(2, "wb", buffering=0, closefd=False))
     formatter = LineFormatter()
     handler.setFormatter(formatter)
@@ -153,10 +154,22 @@ def start(level: str) -> LineHandler:
     logger.addHandler(handler)
     logger.setLevel(level.upper())
     logger.propagate = False
+    threading.excepthook = _thread_ended
     return handler
 
 
+def _thread_ended(args: threading.ExceptHookArgs) -> None:
+    logging.getLogger("hermes").critical("a thread ended by an error of ours thread=%s", word(args.thread.name if args.thread else ""),
+                                         exc_info=(args.exc_type, args.exc_value, args.exc_traceback))
+
+
+def last_words() -> None:
+    """Of the main thread, in the handler of what ends it."""
+    logging.getLogger("hermes").critical("ended by an error of ours", exc_info=True)
+
+
 def stop(handler: LineHandler) -> None:
+    threading.excepthook = threading.__excepthook__
     logging.getLogger("hermes").removeHandler(handler)
     handler.close()
 

@@ -274,6 +274,7 @@ def test_b18_nobody_reads_the_log(ollama) -> None:
         last = len(hermes.lines)
         if FAULTS:
             eventually(lambda: hermes.line("log lines dropped count="))
+            assert hermes.status()["log"]["dropped"] > 0
         eventually(lambda: len(hermes.lines) > last)
 
 

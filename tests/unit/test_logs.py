@@ -5,9 +5,11 @@ import io
 import logging
 import os
 import threading
+from types import SimpleNamespace
 
 import pytest
 
+from hermes import application, cli
 from hermes.observe import logs
 from tests.harness import eventually, in_threads
 
@@ -198,6 +200,37 @@ def test_the_logger_of_hermes(capfd) -> None:
     said = capfd.readouterr().err.splitlines()
     assert said[0].endswith("Z level=error yes n=1") and said[1].endswith("Z level=warning log lines dropped count=7") and said[2:] == ["ready\\x0a"]
     assert logger.handlers == before[2] and logs.dropped() == 0
+
+
+def test_what_ends_a_thread_is_one_line(capfd) -> None:
+    logger = logging.getLogger("hermes")
+    before = logger.level, logger.propagate
+    handler = logs.start("warning")
+    try:
+        thread = threading.Thread(target=lambda: [][1], name="a b")
+        thread.start()
+        thread.join()
+    finally:
+        logs.stop(handler)
+        logger.level, logger.propagate = before
+    [line] = capfd.readouterr().err.splitlines()
+    assert 'level=critical a thread ended by an error of ours thread="a b" exception=Traceback' in line and line.endswith("IndexError: list index out of range")
+    assert threading.excepthook is threading.__excepthook__
+
+
+def test_what_ends_hermes_is_one_line(capfd, monkeypatch) -> None:
+    def run() -> None:
+        raise RuntimeError("a\ndefect")
+
+    logger = logging.getLogger("hermes")
+    before = logger.level, logger.propagate
+    monkeypatch.setattr(application, "build", lambda path, environ: SimpleNamespace(run=run, config=SimpleNamespace(log=SimpleNamespace(level="info"))))
+    try:
+        assert cli.main(["serve"]) == cli.FAILED
+    finally:
+        logger.level, logger.propagate = before
+    [line] = capfd.readouterr().err.splitlines()
+    assert "level=critical ended by an error of ours exception=Traceback" in line and line.endswith("RuntimeError: a\\x0adefect")
 
 
 def test_nobody_to_announce_it_to() -> None:
