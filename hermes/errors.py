@@ -10,7 +10,7 @@ __all__ = [
     "HermesError", "CallerError", "BadRequest", "Unauthorized", "Forbidden", "ClientForbidden", "CloudRefused", "NotFound", "ModelNotFound", "MethodNotAllowed",
     "RequestTimeout", "BodyTooLarge", "UriTooLong", "EncodedBody", "ExpectationFailed", "HeadTooLarge", "NotImplementedByHermes",
     "VersionNotSupported", "RateLimited", "QuotaExceeded", "LockedOut", "HermesBusy", "QueueFull", "QueueTimeout", "Cancelled", "Draining", "PoolDown", "TooManyConnections", "BodiesParked",
-    "UpstreamError", "UpstreamUnreachable", "UpstreamBroken", "UpstreamTimeout", "UpstreamFailed", "WorkerLost", "ClientGone",
+    "UpstreamError", "UpstreamUnreachable", "UpstreamBroken", "UpstreamTimeout", "RunTimeExceeded", "UpstreamFailed", "WorkerLost", "ClientGone",
 ]
 
 
@@ -218,6 +218,12 @@ class UpstreamTimeout(UpstreamError):
     """Who comes again starts the same long work anew."""
 
     status, code, futile = 504, "upstream_timeout", True
+
+
+class RunTimeExceeded(UpstreamTimeout):
+    """The call has taken all the time that its model gives to one."""
+
+    code = "run_time_exceeded"
 
 
 class UpstreamFailed(UpstreamError):

@@ -61,7 +61,7 @@ class Lease:
             self._give_up()
             raise WorkerLost(f"the worker was lost before it had the request ({type(error).__name__})", started=False) from None
         times = job.timeouts
-        self._last = self._began + times.total + HUNG_MARGIN
+        self._last = self._began + min(times.total, times.run) + HUNG_MARGIN
         self._silence = times.idle + HUNG_MARGIN
         if body is not None:
             self._feed(Feed(self._child, self._client_fd, body, 3 * times.connect + times.idle + HUNG_MARGIN))

@@ -51,9 +51,9 @@ class ProtocolError(Exception):
     """The other side of the pipe does not speak our language: give it up."""
 
 
-class Timeouts(namedtuple("Timeouts", ("connect", "first_byte", "idle", "total"), defaults=(2.0, 600.0, 120.0, 3600.0))):   # all float
+class Timeouts(namedtuple("Timeouts", ("connect", "first_byte", "idle", "total", "run"), defaults=(2.0, 600.0, 120.0, 3600.0, math.inf))):   # all float
     """Seconds; inf = no limit. `connect` per attempt, `first_byte` from the request's last byte to the answer's first,
-    `idle` between two bytes of the answer, `total` for everything."""
+    `idle` between two bytes of the answer, `total` for everything, and `run` too, which is the model's own limit."""
 
     __slots__ = ()
 

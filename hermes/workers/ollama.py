@@ -36,7 +36,7 @@ class Ollama:
 
     def serve(self, job: Job) -> None:
         """Answer `job` with frames, the last of which is END or FAILURE. Raises only what `send` raises, and ParentGone."""
-        self._watch.begin(job.timeouts.total)
+        self._watch.begin(job.timeouts.total, job.timeouts.run)
         try:
             if job.prelude:
                 self._play(job)

@@ -9,7 +9,7 @@ import select
 import socket
 import time
 
-from hermes.errors import UpstreamTimeout
+from hermes.errors import RunTimeExceeded, UpstreamTimeout
 from hermes.workers.messages import FrameReader, Kind, ProtocolError, frame
 
 POLL_MAX = 1 << 30          # milliseconds; poll takes no more than an int
@@ -81,15 +81,17 @@ class Watch:
         self._poll = select.poll()
         self._poll.register(pipe.fd, select.POLLIN)
         self._watched = (-1, 0)
-        self._end = float("inf")
+        self._end = self._run_end = float("inf")
         self._phase_end = float("inf")
         self._phase = ""
         self._limit: float | None = None    # each wait has so many seconds of its own
         self.asked = 0.0                    # when the last wait began
 
-    def begin(self, total: float) -> None:
-        """A job starts: it may take `total` seconds altogether."""
-        self._end = time.monotonic() + total
+    def begin(self, total: float, run: float = float("inf")) -> None:
+        """A job starts: it may take `total` seconds altogether, and `run`."""
+        now = time.monotonic()
+        self._run_end = now + run
+        self._end = min(now + total, self._run_end)
         self._pipe.pieces.clear()           # of a body that the last answer did not wait for
 
     @property
@@ -109,7 +111,7 @@ class Watch:
     def wait(self, sock: socket.socket, events: int, *, or_piece: bool = False) -> int:
         """Until `sock` is ready: its events; with `or_piece` also until a piece of the request's body has come: 0.
 
-        Raises Cancelled, ParentGone, UpstreamTimeout.
+        Raises Cancelled, ParentGone, UpstreamTimeout; when the time of the whole job is up, also if the socket is always ready.
         """
         fd = sock.fileno()
         if self._watched != (fd, events):
@@ -117,19 +119,26 @@ class Watch:
         now = self.asked = time.monotonic()
         if self._limit is not None:
             self._phase_end = now + self._limit
+        if now >= self._end:
+            raise self._over()
         end = self._end if self._end < self._phase_end else self._phase_end
         while True:
             left = end - now
             ready = self._poll.poll(min(max(0.0, left) * 1000 + 1, POLL_MAX))
             if not ready:
                 if (now := time.monotonic()) >= end:
-                    raise UpstreamTimeout(self._phase if self._phase_end < self._end else "Ollama took longer than total_timeout")
+                    raise UpstreamTimeout(self._phase) if self._phase_end < self._end else self._over()
                 continue
             if len(ready) == 1 and ready[0][0] == fd:
                 return ready[0][1]
             self._pipe.heed()
             if or_piece:
                 return 0
+
+    def _over(self) -> UpstreamTimeout:
+        if self._end == self._run_end:
+            return RunTimeExceeded("the answer was not finished within max_run_time")
+        return UpstreamTimeout("Ollama took longer than total_timeout")
 
     def forget(self, sock: socket.socket) -> None:
         """`sock` is about to be closed."""

@@ -252,9 +252,11 @@ def test_two_requests_may_take_twice_as_long(talk: Talk) -> None:
     assert talk.lease._silent_until - talk.lease._began == pytest.approx(2 * (3 * 1.0 + 50.0 + 1.0), abs=5)
 
 
-def test_hung_beyond_the_total(talk: Talk) -> None:
+@pytest.mark.parametrize("times", [Timeouts(60.0, 60.0, 60.0, 0.05), Timeouts(60.0, 60.0, 60.0, 60.0, 0.05)])
+def test_hung_beyond_the_total(talk: Talk, times: Timeouts) -> None:
     talk.child.say(pack(HEAD), data(b"x"))
-    talk.ask(JOB._replace(timeouts=Timeouts(60.0, 60.0, 60.0, 0.05)))
+    talk.ask(JOB._replace(timeouts=times))
+    assert talk.lease._last == pytest.approx(talk.lease._began + 0.05)
     with pytest.raises(WorkerLost, match="hung"):
         talk.read_all()
     assert talk.given_up() and talk.child.killed == 1

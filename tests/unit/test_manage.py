@@ -58,7 +58,7 @@ def test_what_takes_hours(path: str) -> None:
     assert house.ask("POST", path, body).model == "m:7b"
     (place, job, upload), = house.opened
     assert (place, upload, job.method, job.path, job.body, job.ending, job.follows) == ("puller", None, "POST", path, body, "success", False)
-    assert job.timeouts == (TIMES.connect, math.inf, math.inf, math.inf)
+    assert job.timeouts == Timeouts(TIMES.connect, math.inf, math.inf, math.inf)
     assert job.headers == (("Content-Type", "application/json"),)
 
 
