@@ -4,6 +4,7 @@ Precedence: HERMES_<SECTION>_<KEY> in the environment, then the file, then the d
 unset. Nothing starts on a bad file: `load` answers with a whole Config or raises every problem at once.
 """
 
+import math
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from types import MappingProxyType
 
 from hermes.config import addresses, trust
 from hermes.config.clients import ClientSettings, is_client_name, read_clients
+from hermes.config.options import Bounds
 from hermes.config.reading import ConfigError, Problem, Reading, heading, quoted
 from hermes.config.settings import CLASSES, KEY_PREFIX, SETTINGS
 from hermes.names import canonical
@@ -36,6 +38,8 @@ __all__ = [
 ]
 
 NOTHING: Mapping[str, str] = MappingProxyType({})
+# What a [models.NAME] table leaves out.
+AS_IN_DEFAULTS = ("max_concurrency", "max_queue", "queue_timeout", "num_ctx", "keep_alive", "max_output_tokens", "max_run_time", "max_keep_alive")
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,10 @@ class DefaultSettings:
     dismiss_after: float
     num_ctx: int  # tokens; 0 leaves it to Ollama
     keep_alive: str | int | float  # as Ollama takes it; "" leaves it to Ollama
+    max_output_tokens: int  # 0 where the file says "off"
+    max_run_time: float
+    max_keep_alive: float
+    options: Bounds  # what requests may say for options
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +113,10 @@ class ModelSettings:
     memory_cost: str | int | None  # "low", "medium", "high", bytes, or not said
     num_ctx: int = 0  # as in [defaults]
     keep_alive: str | int | float = ""  # as in [defaults]
+    max_output_tokens: int = 0  # as in [defaults]
+    max_run_time: float = math.inf
+    max_keep_alive: float = math.inf
+    options: Bounds = ()  # those of [defaults] among them
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,8 +200,11 @@ def _models(reading: Reading, defaults: DefaultSettings) -> Iterator[ModelSettin
     for name, values in reading.models():
         values.setdefault("model", name)
         values.setdefault("memory_cost", None)
-        for key in ("max_concurrency", "max_queue", "queue_timeout", "num_ctx", "keep_alive"):
+        for key in AS_IN_DEFAULTS:
             values.setdefault(key, getattr(defaults, key))
+        own = values.get("options", ())
+        named = {bound.name for bound in own}
+        values["options"] = (*own, *(bound for bound in defaults.options if bound.name not in named))
         model = ModelSettings(name=name, **values)
         for other in seen:
             if clash := _clash(model, other):

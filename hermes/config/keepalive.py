@@ -17,16 +17,16 @@ def read(value: object) -> str | int | float:
     """The value as it was given, for Ollama to read it again. Raises ValueError: what is wanted instead."""
     if isinstance(value, str) and _NUMBER.fullmatch(value) and float(value):
         raise ValueError(f'it has no unit, so Ollama would refuse it; wanted is "{value}s" or a number without quotes (seconds)')
-    seconds = _seconds(value)
-    if not -LARGEST <= seconds <= LARGEST:  # nan is in no range
+    total = seconds(value)
+    if not -LARGEST <= total <= LARGEST:  # nan is in no range
         raise ValueError('wanted is a time such as "5m" or "1h30m", a number of seconds, -1 for ever, or "ollama"')
-    if 0 <= seconds < SHORTEST:
+    if 0 <= total < SHORTEST:
         raise ValueError("shorter than 1s, so the model would be loaded again for every request; wanted is more, or -1 for ever")
     return value
 
 
-def _seconds(value: object) -> float:
-    """nan for what is no time."""
+def seconds(value: object) -> float:
+    """Of what a request or the configuration says, below zero for ever; nan for what is no time."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, str) or not _DURATION.fullmatch(value):

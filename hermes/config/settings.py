@@ -10,12 +10,13 @@ import hashlib
 import json
 import math
 import re
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TypeGuard
 
-from hermes.config import keepalive
+from hermes.config import keepalive, options
 from hermes.config.addresses import base_url, host_name, listen_address
 from hermes.names import canonical, canonical_pattern
 
@@ -26,7 +27,8 @@ OLLAMAS = "ollama"  # as a value: what Ollama itself would take
 
 SECTIONS = ("server", "ollama", "defaults", "log", "models", "clients")
 NAMED = ("models", "clients")  # their tables have names of the user's own
-CONTEXTS = (4, 2**24)  # tokens; Ollama takes no less, and no model has been trained for as many
+CONTEXTS = (4, options.CONTEXT_MAX)  # tokens; Ollama takes no less
+OFF = "off"  # as a value: no limit
 LEVELS = ("debug", "info", "warning", "error")
 COSTS = ("low", "medium", "high")
 CLASSES = ("interactive", "normal", "background")  # the best first
@@ -50,8 +52,8 @@ class Setting:
 
     section: str
     key: str
-    # "address", "hosts", "origins", "url", "duration", "duration or off", "size", "count", "number", "bool", "level", "name", "names", "cost",
-    # "context", "keep_alive", "class", "file", "folder" or "key", which is the SHA-256 of one
+    # "address", "hosts", "origins", "url", "duration", "duration or off", "size", "count", "count or off", "number", "bool", "level", "name", "names", "cost",
+    # "context", "keep_alive", "bounds", "class", "file", "folder" or "key", which is the SHA-256 of one
     kind: str
     default: str
     doc: str  # one line; it opens the key's comment in hermes.toml and fills its row in the README
@@ -105,6 +107,10 @@ SETTINGS: tuple[Setting, ...] = (
     _time("defaults", "dismiss_after", "5m", "After how long the idle workers of an unlisted model leave."),
     Setting("defaults", "num_ctx", "context", '"ollama"', "Tokens of context a model is loaded with, on every route.", *CONTEXTS),
     Setting("defaults", "keep_alive", "keep_alive", '"ollama"', "How long an idle model stays loaded, on every route."),
+    Setting("defaults", "max_output_tokens", "count or off", '"off"', "How long an answer may be, in tokens.", 1, 2**31 - 1),
+    Setting("defaults", "max_run_time", "duration or off", '"off"', "How long one call may have a worker.", SHORTEST, LONGEST),
+    Setting("defaults", "max_keep_alive", "duration or off", '"off"', "How long a request may keep a model loaded.", 1, LONGEST),
+    Setting("defaults", "options", "bounds", "{}", "What requests may say for Ollama's options, least and greatest."),
     Setting("log", "level", "level", '"info"', "The least serious event that is logged."),
     Setting("models", "model", "name", "", "Ollama's name for the model; left out, the table's own name."),
     Setting("models", "max_concurrency", "count", "", "Calls at Ollama at once; else as in [defaults].", 1, 256),
@@ -115,6 +121,10 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("models", "memory_cost", "cost", "", "The memory it needs: low, medium, high or a size.", 1, 1024 * TIB),
     Setting("models", "num_ctx", "context", "", "Tokens of context it is loaded with; else as in [defaults].", *CONTEXTS),
     Setting("models", "keep_alive", "keep_alive", "", "How long it stays loaded when idle; else as in [defaults]."),
+    Setting("models", "max_output_tokens", "count or off", "", "How long an answer may be; else as in [defaults].", 1, 2**31 - 1),
+    Setting("models", "max_run_time", "duration or off", "", "How long one call may take; else as in [defaults].", SHORTEST, LONGEST),
+    Setting("models", "max_keep_alive", "duration or off", "", "How long a request may keep it loaded; else as in [defaults].", 1, LONGEST),
+    Setting("models", "options", "bounds", "", "What requests may say for options; what is missing, as in [defaults]."),
     Setting("clients", "key_sha256", "key", "", "The SHA-256 of the client's key, 64 hex digits."),
     Setting("clients", "weight", "number", "1", "The client's share beside the others' in its class.", 0.001, 1000),
     Setting("clients", "max_class", "class", '"interactive"', "The best class the client may ask for."),
@@ -131,7 +141,7 @@ def read(setting: Setting, value: object) -> object:
     """The value Hermes uses for what the file holds. Raises ValueError: what is wanted instead.
 
     Seconds as float ("off" is math.inf), bytes and counts as int, an address as (host, port), lists as tuples, of names canonical
-    patterns, keep_alive as it is given, all else as text. "ollama" is 0 for num_ctx and "" for keep_alive.
+    patterns, keep_alive as it is given, all else as text. "ollama" is 0 for num_ctx and "" for keep_alive, and "off" is 0 for a count.
     """
     match setting.kind:
         case "hosts":
@@ -150,8 +160,12 @@ def read(setting: Setting, value: object) -> object:
             return _size(setting, value)
         case "count":
             return _count(setting, value)
+        case "count or off":
+            return 0 if value == OFF else _count(setting, value, f', or "{OFF}"')
+        case "bounds":
+            return options.read(value)
         case "context":
-            return 0 if value == OLLAMAS else _context(setting, value)
+            return 0 if value == OLLAMAS else _count(setting, value, f', or "{OLLAMAS}"')
         case "keep_alive":
             return "" if value == OLLAMAS else keepalive.read(value)
         case "cost":
@@ -166,7 +180,9 @@ def from_text(setting: Setting, text: str) -> object:
         return text.lower() == "true"
     if setting.kind in ("hosts", "origins"):
         return [item for part in text.strip("\"'").split(",") if (item := part.strip())]
-    if setting.kind in ("count", "size", "context") and re.fullmatch(r"[+-]?[0-9]{1,18}", text):
+    if setting.kind == "bounds":
+        return _inline_table(text)
+    if setting.kind in ("count", "count or off", "size", "context") and re.fullmatch(r"[+-]?[0-9]{1,18}", text):
         return int(text)
     if setting.kind in ("duration", "duration or off", "keep_alive") and re.fullmatch(rf"[+-]?{_NUMBER}", text):
         return float(text)
@@ -182,7 +198,7 @@ def nearest(word: str, known: tuple[str, ...]) -> str | None:
 def _duration(setting: Setting, value: object) -> float:
     """Seconds."""
     may_be_off = setting.kind == "duration or off"
-    if may_be_off and value == "off":
+    if may_be_off and value == OFF:
         return math.inf
     if isinstance(value, str) and re.fullmatch(_NUMBER, value):
         raise ValueError(f'it has no unit; wanted is "{value}s", "{value}ms" or a number without quotes (seconds)')
@@ -211,9 +227,9 @@ def _size(setting: Setting, value: object) -> int:
     return size
 
 
-def _count(setting: Setting, value: object) -> int:
+def _count(setting: Setting, value: object, more: str = "") -> int:
     if not (_is_number(value) and isinstance(value, int) and setting.low <= value <= setting.high):
-        raise ValueError(f"wanted is a whole number, {setting.low:.0f} to {setting.high:.0f}")
+        raise ValueError(f"wanted is a whole number, {setting.low:.0f} to {setting.high:.0f}{more}")
     return value
 
 
@@ -229,11 +245,12 @@ def _bool(value: object) -> bool:
     return value
 
 
-def _context(setting: Setting, value: object) -> int:
+def _inline_table(text: str) -> object:
+    """What an environment variable's text would be as the value of a key; the text itself, if it would be nothing."""
     try:
-        return _count(setting, value)
-    except ValueError as error:
-        raise ValueError(f'{error}, or "{OLLAMAS}"') from None
+        return tomllib.loads(f"value = {text}")["value"]
+    except ValueError:
+        return text
 
 
 def _is_number(value: object) -> TypeGuard[int | float]:

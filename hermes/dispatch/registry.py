@@ -4,13 +4,16 @@ Configured models have a pool from the start. A model that Ollama has but nobody
 it after `dismiss_after` seconds without a call. A name that Ollama does not have gets nothing at all (design.md, unlisted models).
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 from weakref import WeakSet
 
 from hermes.config import CLASSES, Config, DefaultSettings, ModelSettings
+from hermes.config.options import Bounds
 from hermes.dispatch.caps import Caps
 from hermes.dispatch.pool import Pool, PoolSnapshot
 from hermes.errors import HermesError
@@ -21,6 +24,16 @@ CONTROL_QUEUE = 256
 CONTROL_PATIENCE = 10.0     # seconds
 PULL_WORKERS = 4            # pulls, pushes, creations and uploads at once; each may take an hour
 PULL_QUEUE = 16
+
+
+class Guards(NamedTuple):
+    """What one call of a model may take: tokens of an answer (0 = no limit), seconds at a worker, seconds that it keeps the model loaded, and
+    what it may say for the options."""
+
+    max_output_tokens: int = 0
+    max_run_time: float = math.inf
+    max_keep_alive: float = math.inf
+    bounds: Bounds = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +47,7 @@ class Place:
     num_ctx: int = 0                        # tokens; 0 leaves it to Ollama and the client
     keep_alive: str | int | float = ""      # as Ollama takes it; "" leaves it to Ollama and the client
     remote: bool = False
+    guards: Guards = Guards()
 
     @property
     def cloud(self) -> bool:
@@ -179,5 +193,6 @@ class Registry:
 
 
 def _loaded_as(place: Place, settings: ModelSettings | DefaultSettings) -> Place:
-    """A place with the load settings, unless there is nothing to load."""
+    """A place with the model's guards, and with the load settings unless there is nothing to load."""
+    place = replace(place, guards=Guards(settings.max_output_tokens, settings.max_run_time, settings.max_keep_alive, settings.options))
     return place if place.cloud else replace(place, num_ctx=settings.num_ctx, keep_alive=settings.keep_alive)

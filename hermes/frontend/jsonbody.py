@@ -7,16 +7,18 @@ wins. Where that would let two readers see two different models, the request is 
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import NamedTuple
 
 from hermes.errors import BadRequest
 from hermes.frontend.jsonscan import Scanner, Span
 from hermes.workers.messages import Bytes
 
-ROUTING_KEYS = frozenset({"model", "name", "stream", "options", "keep_alive", "prompt", "messages", "input"})   # never twice
+# Never twice: what Hermes goes by, or what it may have to lower or refuse (hermes.frontend.guards).
+ROUTING_KEYS = frozenset({"model", "name", "stream", "options", "keep_alive", "prompt", "messages", "input", "max_tokens", "max_output_tokens",
+                          "temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty"})
 MEMBERS_MAX = 10_000        # of one object; each that is kept costs some 300 bytes
-KEY_MAX = 128               # bytes of a key that is read: the longest we know takes half, if every letter of it is escaped
+KEY_MAX = 128               # bytes of a key that is read: the longest we know takes 104, if every letter of it is escaped
 VALUE_MAX = 64 * 1024       # bytes of a value that is decoded
 
 Pieces = tuple[Bytes, ...]
@@ -29,6 +31,7 @@ def _no_constant(name: str) -> None:
 
 
 _decoder = json.JSONDecoder(parse_constant=_no_constant)
+_pairs_decoder = json.JSONDecoder(parse_constant=_no_constant, object_pairs_hook=tuple)
 
 
 class Member(NamedTuple):
@@ -45,6 +48,13 @@ class Member(NamedTuple):
         if self.end - self.start > VALUE_MAX:
             raise BadRequest(f"a {self.kind} in the request body is too long")
         return _decode(self.body, self.start, self.end)
+
+    @property
+    def pairs(self) -> tuple[tuple[str, object], ...]:
+        """The members of an object as they stand, decoded now; an object inside is such a tuple as well. Raises BadRequest as `value` does."""
+        if self.end - self.start > VALUE_MAX:
+            raise BadRequest("an object in the request body is too long")
+        return _decode(self.body, self.start, self.end, _pairs_decoder)
 
     @property
     def empty(self) -> bool:
@@ -100,13 +110,13 @@ def text_of(body: Bytes, key: Span) -> str:
     return _decode(body, key.start, key.end)
 
 
-def _decode(body: Bytes, start: int, end: int) -> object:
+def _decode(body: Bytes, start: int, end: int, decoder: json.JSONDecoder = _decoder) -> object:
     """As Go does: what is not UTF-8, and a lone surrogate, is U+FFFD, one for each byte or escape."""
     text = str(body[start:end], "utf-8", "surrogateescape")
     if text[0] == '"' and "\\" not in text and text.isprintable():
         return text[1:-1]                       # nearly always, and a quarter of the cost
     try:
-        value = _decoder.decode(text)
+        value = decoder.decode(text)
     except (ValueError, RecursionError):
         raise BadRequest("the request body is not valid JSON") from None
     return _SURROGATE.sub("\ufffd", value) if isinstance(value, str) else value
@@ -154,26 +164,46 @@ def _insertion(start: int, values: dict[str, object], alone: bool) -> Edit:
     return Edit(start + 1, start + 1, (json.dumps(values)[1:-1] + ("" if alone else ",")).encode())
 
 
-def setting_inside(members: Members, outer: str, key: str, value: object) -> list[Edit]:
-    """`key` set to `value` in the object `outer`, which is made if it is not there. Nothing, if it is something else: Ollama will say so.
+def setting(members: Members, values: dict[str, object]) -> list[Edit]:
+    """`values` set at the top level, whether they are there or not."""
+    found = [replacing(members[key], value) for key, value in values.items() if key in members]
+    missing = {key: value for key, value in values.items() if key not in members}
+    return [*found, inserting(members, missing)] if missing else found
+
+
+def setting_inside(members: Members, outer: str, values: dict[str, object], known: Container[str] | None = None) -> list[Edit]:
+    """`values` set in the object `outer`, which is made if it is not there. Nothing, if it is something else: Ollama will say so. What is in there
+    and not `known` goes.
 
     Ollama compares the keys of `options` letter by letter (api/types.go, Options.FromMap), so that only the exact key counts; those that
     differ from it in letter case alone are set all the same, lest anybody count them.
     """
     member = members.get(outer)
     if member is None:
-        return [inserting(members, {outer: {key: value}})]
+        return [inserting(members, {outer: values})]
     if member.kind == "null":
-        return [replacing(member, {key: value})]
+        return [replacing(member, values)]
     if member.kind != "object":
         return []
-    body, edits, exact, alone = members.body, [], False, True
+    if known is not None:
+        return [_written_anew(member, values, known)]
+    body, edits, missing, alone = members.body, [], dict(values), True
     for name, span in Scanner(body).members(member.start):
         alone = False
-        if fold(text := text_of(body, name)) == fold(key):
-            edits.append(replacing(Member(body, *span), value))
-            exact = exact or text == key
-    return edits if exact else [_insertion(member.start, {key: value}, alone), *edits]
+        text = text_of(body, name)
+        if (key := fold(text)) in values:       # whose keys are folded already
+            edits.append(replacing(Member(body, *span), values[key]))
+            missing.pop(text, None)
+    return [_insertion(member.start, missing, alone), *edits] if missing else edits
+
+
+def _written_anew(member: Member, values: dict[str, object], known: Container[str]) -> Edit:
+    """An object with `values` and with those of its members that are `known`, as they stood."""
+    body, pieces = member.body, [json.dumps(values)[1:-1].encode()] if values else []
+    for name, span in Scanner(body).members(member.start):
+        if (key := text_of(body, name)) in known and key not in values:
+            pieces.append(bytes(memoryview(body)[name.start:span.end]))
+    return Edit(member.start, member.end, b"{%b}" % b",".join(pieces))
 
 
 def replace(body: Bytes, member: Member, value: object) -> Pieces:
@@ -186,6 +216,6 @@ def insert(body: Bytes, values: dict[str, object]) -> Pieces:
     return splice(body, [inserting(read_members(body), values)])
 
 
-def set_inside(body: Bytes, outer: str, key: str, value: object) -> Pieces:
-    """`body` with `key` set in its member `outer`; see `setting_inside`. Reads it anew. Raises BadRequest."""
-    return splice(body, setting_inside(read_members(body), outer, key, value))
+def set_inside(body: Bytes, outer: str, values: dict[str, object], known: Container[str] | None = None) -> Pieces:
+    """`body` with `values` set in its member `outer`; see `setting_inside`. Reads it anew. Raises BadRequest."""
+    return splice(body, setting_inside(read_members(body), outer, values, known))

@@ -10,32 +10,38 @@ it is about his request; the next one that has none takes it back.
 
 import json
 
+from hermes.config.options import OPTIONS
 from hermes.dispatch.registry import Place
-from hermes.frontend.jsonbody import Edit, Members, inserting, read_members, replacing, set_inside, setting_inside
+from hermes.frontend.guards import NOTHING, Change
+from hermes.frontend.jsonbody import Edit, Members, read_members, set_inside, setting, setting_inside
 from hermes.workers.messages import Prelude
 
 
-def edits(members: Members, place: Place) -> list[Edit]:
-    """What has to change in a native body. Raises BadRequest."""
-    found = setting_inside(members, "options", "num_ctx", place.num_ctx) if place.num_ctx else []
-    if place.keep_alive == "":
-        return found
+def edits(members: Members, place: Place, change: Change = NOTHING) -> list[Edit]:
+    """What has to change in a native body, and for other reasons as well: `change`. Raises BadRequest."""
+    options = _options(place, change)
+    found = setting_inside(members, "options", options, OPTIONS if change.unknown else None) if options or change.unknown else []
     given = members.get("keep_alive")
-    if given is None:
-        found.append(inserting(members, {"keep_alive": place.keep_alive}))
-    elif given.kind == "null":
-        found.append(replacing(given, place.keep_alive))
-    return found
+    return found + setting(members, _fields(place, change, given is None or given.kind == "null"))
 
 
-def add(asked: Members, place: Place) -> None:
+def add(asked: Members, place: Place, change: Change = NOTHING) -> None:
     """The same for the fields of a native body that is yet to be written. Raises BadRequest."""
-    if place.num_ctx:
+    if (options := _options(place, change)) or change.unknown:
         given = asked.get("options")
-        options = bytes(memoryview(given.body)[given.start:given.end]) if given else b"{}"
-        asked.update(read_members(b"".join(set_inside(b'{"options":%b}' % options, "options", "num_ctx", place.num_ctx))))
-    if place.keep_alive != "" and "keep_alive" not in asked:
-        asked.update(read_members(json.dumps({"keep_alive": place.keep_alive}).encode()))
+        text = b'{"options":%b}' % (bytes(memoryview(given.body)[given.start:given.end]) if given else b"{}")
+        asked.update(read_members(b"".join(set_inside(text, "options", options, OPTIONS if change.unknown else None))))
+    if fields := _fields(place, change, "keep_alive" not in asked):
+        asked.update(read_members(json.dumps(fields).encode()))
+
+
+def _options(place: Place, change: Change) -> dict[str, object]:
+    return change.options | {"num_ctx": place.num_ctx} if place.num_ctx else change.options
+
+
+def _fields(place: Place, change: Change, open: bool) -> dict[str, object]:
+    """`open`: the client has said no keep_alive."""
+    return change.fields | {"keep_alive": place.keep_alive} if open and place.keep_alive != "" else change.fields
 
 
 def prelude(place: Place, name: str, path: str) -> Prelude | None:

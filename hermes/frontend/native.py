@@ -5,9 +5,9 @@ from typing import NamedTuple
 from hermes.dispatch.dispatcher import Dispatcher
 from hermes.dispatch.registry import Place
 from hermes.errors import BadRequest, HermesError, ModelNotFound, NotFound
-from hermes.frontend import loading
+from hermes.frontend import guards, loading
 from hermes.frontend.exchange import JSON, NDJSON, Call, Dialect, Streamed, error_event, error_line
-from hermes.frontend.jsonbody import Member, Members, read_members, replace, replacing, splice
+from hermes.frontend.jsonbody import Member, Members, read_members, replace, replacing, setting, splice
 from hermes.frontend.relay import Errand, find_place, make_job, permit, relay
 from hermes.frontend.router import Route
 from hermes.workers.messages import Bytes, Job, Rename
@@ -122,7 +122,9 @@ def infer(dispatcher: Dispatcher, call: Call, rules: Rules, dialect: Dialect) ->
             raise ModelNotFound(f'model "{call.model}" not found, try pulling it first') from None
         raise
     native = dialect is DIALECT
-    name, edits = spoken_name(dispatcher, call, place, native=native), loading.edits(members, place) if native else []
+    change = guards.check(members, place, call.request.path, rules.struct)
+    edits = loading.edits(members, place, change) if native else setting(members, change.fields)
+    name = spoken_name(dispatcher, call, place, native=native)
     if name != call.model:
         edits.append(replacing(member, name))
     body = splice(call.body, edits) if edits else call.body     # pieces, of which the large ones are the client's own bytes
@@ -147,7 +149,7 @@ def spoken_as(job: Job, call: Call, name: str) -> Job:
 
 
 def send(dispatcher: Dispatcher, call: Call, errand: Errand) -> Streamed:
-    answer = relay(dispatcher, call, errand)
+    answer = relay(dispatcher, call, errand._replace(job=guards.timed(errand.job, errand.place)))
     if answer.status == 404:
         dispatcher.derivatives.forget(errand.place.pool)        # somebody has deleted the second name
     return answer

@@ -16,7 +16,7 @@ from hermes.dispatch.dispatcher import Dispatcher
 from hermes.dispatch.lease import Lease
 from hermes.dispatch.pending import Pending
 from hermes.errors import BadRequest, HermesError, UpstreamBroken, UpstreamFailed
-from hermes.frontend import loading
+from hermes.frontend import guards, loading
 from hermes.frontend.exchange import JSON, NDJSON, SSE, Call, Dialect, Response, Streamed, encode, error_event, error_line
 from hermes.frontend.heartbeat import Beats, Late
 from hermes.frontend.jsonbody import Edit, Member, Members, Pieces, read_members, splice
@@ -47,13 +47,13 @@ class Own:
     def generate(self, call: Call) -> Response | Streamed:
         asked = read_request(call.body)
         place = find_place(self._dispatcher, call)
-        loading.add(asked, place)
+        loading.add(asked, place, guards.check(asked, place, "/api/chat"))
         name = self._dispatcher.name_of(place, call.model)
         path, body = to_native(asked, name)
         job = self._dispatcher.job("POST", path, body=body, ending="done", decode=True, headers=(("Content-Type", "application/json"),),
                                    rename=Rename("model", name, call.model) if name != call.model else None)       # for Ollama's errors
         stream = "stream" in asked and asked["stream"].value
-        pending = call.pending = self._dispatcher.admit(place, job, asker_of(call))
+        pending = call.pending = self._dispatcher.admit(place, guards.timed(job, place), asker_of(call))
         lease = pending.wait(call.arrived + (call.heartbeat if stream else call.heartbeat_plain))
         return _streamed(call, pending, lease) if stream else _plain(call, pending, lease)
 

@@ -267,7 +267,7 @@ NAMES = [("nothere", 404), ("evil.example/library/smollm2:135m", 404), ("evil.ex
 TWICE = ['{"model":"m","model":"gemma3:270m"}', '{"model":"m","MODEL":"gemma3:270m"}', '{"Model":"gemma3:270m","model":"m"}', r'{"model":"m","\u006dodel":"gemma3:270m"}', r'{"model":"m","mod\u0045l":"x"}',
          f'{{"model":"m","messages":[],"me{LONG_S}{LONG_S}ages":[]}}', f'{{"model":"m","keep_alive":1,"{KELVIN}eep_alive":2}}', f'{{"model":"m","{LONG_S}tream":false,"stream":true}}',
          r'{"model":"m","keep_alive":1,"\u212aeep_alive":2}', '{"model":"m","options":{},"Options":{"num_ctx":9}}', '{"model":"m","model":"m"}']
-ONCE = ['{"MODEL":"smollm2:135m","prompt":"x","stream":false}', r'{"\u006dodel":"smollm2:135m","prompt":"x","stream":false}', '{"model":"smollm2:135m","prompt":"x","stream":false,"options":{"model":"gemma3:270m","MODEL":"y"}}',
+ONCE = ['{"MODEL":"smollm2:135m","prompt":"x","stream":false}', r'{"\u006dodel":"smollm2:135m","prompt":"x","stream":false}', '{"model":"smollm2:135m","prompt":"x","stream":false,"other":{"model":"gemma3:270m","MODEL":"y"}}',
         '{"model":"smollm2:135m","prompt":"{\\"model\\":\\"gemma3:270m\\"}","stream":false}', f'{{"model":"smollm2:135m","prompt":"x","{LONG_S}tream":false}}', '{"model":"smollm2:135m","prompt":"x","stream":false}{"model":"gemma3:270m"}',
         '{"prompt":[{"model":"gemma3:270m"}],"prompt2":"x","model":"smollm2:135m","stream":false}', '{ "model" : "SMOLLM2:135M" , "prompt":1.50e3 }']
 

@@ -256,7 +256,7 @@ def test_off_where_it_makes_sense() -> None:
             except ConfigError:
                 continue
             can_be_off.add(setting.key)
-    assert can_be_off == {"first_byte_timeout", "idle_timeout", "total_timeout", "heartbeat", "heartbeat_plain"}
+    assert can_be_off == {"first_byte_timeout", "idle_timeout", "total_timeout", "heartbeat", "heartbeat_plain", "max_run_time", "max_keep_alive"}
     assert 'or "off"' in problem('[ollama]\nidle_timeout = "of"')
 
 

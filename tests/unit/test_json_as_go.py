@@ -26,14 +26,8 @@ import (
 )
 
 type ChatRequest struct {
-	Model     string          `json:"model"`
-	Name      json.RawMessage `json:"name"`
-	Stream    json.RawMessage `json:"stream"`
-	KeepAlive json.RawMessage `json:"keep_alive"`
-	Options   json.RawMessage `json:"options"`
-	Prompt    json.RawMessage `json:"prompt"`
-	Messages  json.RawMessage `json:"messages"`
-	Input     json.RawMessage `json:"input"`
+	Model string `json:"model"`
+	FIELDS
 }
 
 func main() {
@@ -51,14 +45,17 @@ func main() {
 		if err := json.NewDecoder(bytes.NewReader(body)).Decode(&found); err != nil {
 			text = err.Error()
 		}
-		answer, _ := json.Marshal([]any{text, found.Model, found.Name != nil, found.Stream != nil, found.KeepAlive != nil,
-			found.Options != nil, found.Prompt != nil, found.Messages != nil, found.Input != nil})
+		answer, _ := json.Marshal([]any{text, found.Model, FOUND})
 		fmt.Fprintln(out, string(answer))
 	}
 	out.Flush()
 }
 """
-KEYS = ("name", "stream", "keep_alive", "options", "prompt", "messages", "input")
+KEYS = ("name", "stream", "keep_alive", "options", "prompt", "messages", "input", "max_tokens", "max_output_tokens", "temperature", "top_p", "top_k", "seed",
+        "presence_penalty", "frequency_penalty")
+NAMES = {key: key.title().replace("_", "") for key in KEYS}
+PROGRAM = PROGRAM.replace("FIELDS", "\n\t".join(f'{name} json.RawMessage `json:"{key}"`' for key, name in NAMES.items()))
+PROGRAM = PROGRAM.replace("FOUND", ", ".join(f"found.{name} != nil" for name in NAMES.values()))
 RULES = GENERATING["/api/chat"]
 
 

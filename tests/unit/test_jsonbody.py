@@ -7,7 +7,7 @@ import pytest
 
 from hermes.errors import BadRequest
 from hermes.frontend.jsonbody import (KEY_MAX, MEMBERS_MAX, ROUTING_KEYS, VALUE_MAX, Edit, Pieces, fold, insert, inserting, read_members, replace,
-                                       replacing, set_inside, setting_inside, splice)
+                                       replacing, set_inside, setting, setting_inside, splice)
 
 KELVIN, LONG_S = "\u212a", "\u017f"
 
@@ -17,7 +17,7 @@ def joined(pieces: Pieces) -> bytes:
 
 
 def change(body: bytes, outer: str, key: str, value: object) -> bytes:
-    return joined(set_inside(body, outer, key, value))
+    return joined(set_inside(body, outer, {key: value}))
 
 
 @pytest.mark.parametrize("key", ["stream", "Stream", "STREAM", LONG_S + "tream", "\\u0073tream", "\\u017ftream", "s\\u0054ream",
@@ -189,9 +189,22 @@ def test_set_inside_a_broken_object() -> None:
 def test_several_changes_at_once_leave_every_other_byte_alone() -> None:
     body = bytearray(b'{ "a" : 1.50, "model":"m",\t"options":{"seed":1e0},"images":["%b"] } ' % (b"A" * 100_000))
     members = read_members(body)
-    pieces = splice(body, [*setting_inside(members, "options", "num_ctx", 8), replacing(members["model"], "é"), inserting(members, {"keep_alive": "10m"})])
+    pieces = splice(body, [*setting_inside(members, "options", {"num_ctx": 8}), replacing(members["model"], "é"), inserting(members, {"keep_alive": "10m"})])
     assert joined(pieces) == (b'{"keep_alive": "10m", "a" : 1.50, "model":"\\u00e9",\t"options":{"num_ctx": 8,"seed":1e0},"images":["%b"] } ' % (b"A" * 100_000))
     assert [piece.obj is body for piece in pieces if len(piece) > 100] == [True], "a large body is not copied"
+
+
+@pytest.mark.parametrize(("body", "expected"), [
+    (b'{"A" : 1, "c":3}', b'{"b": "x","A" : 2, "c":3}'), (b'{"b":null,"a":[1]}', b'{"b":"x","a":2}'), (b'{"c":3}', b'{"a": 2, "b": "x","c":3}')])
+def test_set_at_the_top(body: bytes, expected: bytes) -> None:
+    assert joined(splice(body, setting(read_members(body), {"a": 2, "b": "x"}))) == expected
+
+
+@pytest.mark.parametrize(("options", "expected"), [
+    ('{"x":1,"a": 1.50 ,"A":2,"b":[{"x":"}"}]}', '{"n": 8,"a": 1.50,"b":[{"x":"}"}]}'), ('{"x":1}', '{"n": 8}'), ("{}", '{"n": 8}'), ('{"n":1,"N":2,"a":3}', '{"n": 8,"a":3}')])
+def test_what_is_not_known_goes(options: str, expected: str) -> None:
+    body = f'{{"m":1, "options" :{options} }} '.encode()
+    assert joined(set_inside(body, "options", {"n": 8}, ("a", "b", "n"))).decode() == f'{{"m":1, "options" :{expected} }} '
 
 
 def test_splice() -> None:
