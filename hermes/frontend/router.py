@@ -124,5 +124,5 @@ def decode(raw: str) -> str:
     except UnicodeDecodeError:
         raise BadRequest("malformed percent-encoding in the path") from None
     if not name.isprintable() or not _DOTS.isdisjoint(name.split("/")):
-        raise BadRequest("malformed model name in the path")
+        raise BadRequest("malformed name in the path")
     return name

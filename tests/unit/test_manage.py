@@ -100,7 +100,7 @@ def test_digests(digest: str) -> None:
 def test_wrong_digests(digest: str) -> None:
     house = House()
     for method in ("HEAD", "POST"):
-        with pytest.raises(BadRequest, match="^invalid digest format$"):
+        with pytest.raises(BadRequest, match="^malformed name in the path$" if ".." in digest else "^invalid digest format$"):
             house.ask(method, "/api/blobs/" + digest)
     assert house.opened == []
 
