@@ -24,9 +24,10 @@ ENV PYTHONPATH=/app \
 EXPOSE 11435
 STOPSIGNAL SIGTERM
 
-# Python, because there is no curl in the image. /livez never asks Ollama.
+# Python, because there is no curl in the image. /livez never asks Ollama. Whether TLS is on the file may say, so what is not understood as HTTP is
+# tried as HTTPS; whose certificate it is does not matter to a process that asks itself how it is.
 HEALTHCHECK --interval=10s --timeout=5s --start-period=5s \
-    CMD ["python3", "-I", "-S", "-c", "import http.client, os, sys; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['HERMES_SERVER_LISTEN'].rpartition(':')[2]), timeout=3); c.request('GET', '/livez'); sys.exit(c.getresponse().status != 200)"]
+    CMD ["python3", "-I", "-S", "-c", "import http.client as h, os, ssl, sys\nport = int(os.environ['HERMES_SERVER_LISTEN'].rpartition(':')[2])\nways = h.HTTPConnection('127.0.0.1', port, timeout=2), h.HTTPSConnection('127.0.0.1', port, timeout=2, context=ssl._create_unverified_context())\nfor c in reversed(ways) if os.environ.get('HERMES_SERVER_TLS_CERT') else ways:\n try: c.request('GET', '/livez'); sys.exit(c.getresponse().status != 200)\n except (OSError, h.HTTPException): pass\nsys.exit(1)"]
 
 ENTRYPOINT ["python3", "-m", "hermes"]
 CMD ["serve"]

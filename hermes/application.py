@@ -15,6 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from enum import Enum
+from functools import partial
 
 from hermes import __version__, config
 from hermes.config import Config, ConfigError
@@ -22,14 +23,14 @@ from hermes.dispatch.dispatcher import Dispatcher, Upstream
 from hermes.dispatch.pulls import Pulls
 from hermes.dispatch.registry import Registry
 from hermes.errors import Draining
-from hermes.frontend import anthropic, gate, health, manage, native, openai, own, pull
+from hermes.frontend import anthropic, health, manage, native, openai, own, pull
 from hermes.frontend.exchange import Call
 from hermes.frontend.house import House, Limits
+from hermes.frontend.listeners import Listeners
 from hermes.frontend.live import Live
 from hermes.frontend.principal import NOBODY
 from hermes.frontend.queueing import Queueing, sees
 from hermes.frontend.router import Route, Router
-from hermes.frontend.server import Server
 from hermes.frontend.usage import UsagePage, spent
 from hermes.observe import logs, status
 from hermes.observe.usage import Reserve, Usage, UsageUnusable
@@ -71,10 +72,13 @@ class Application:
         self.usage = self._keeper.usage if self._keeper else Usage()
         self._reserve = Reserve(self.usage)
         self.live = Live()
-        house = House(self._router(), Limits(settings.server), self._admit, self._note, lambda: not self.serving())
+        self.listeners = Listeners(settings, self._router(), self._house)
+        self.server = self.listeners.front
+
+    def _house(self, router: Router, admit: Callable[[Call], None]) -> House:
+        house = House(router, Limits(self.config.server), partial(self._admit, admit), self._note, lambda: not self.serving())
         house.live, house.charge = self.live, self._charge
-        self.server = Server((settings.server.host, settings.server.port), house, settings.server.max_connections)
-        self.gate = gate.Gate(settings, self.server.on_loopback)
+        return house
 
     def _router(self) -> Router:
         views = health.Health(self)
@@ -95,8 +99,9 @@ class Application:
         _raise_descriptor_limit()
         if self._keeper:
             self._keeper.start()
-        self.server.start()
-        logs.announce(f"listening on {self.server.url} upstream={self.config.ollama.url} config={self.config.path or 'built-in'}"
+        self.listeners.start()
+        admin = f" admin={self.listeners.admin.url}" if self.listeners.admin else ""
+        logs.announce(f"listening on {self.server.url}{admin} upstream={self.config.ollama.url} config={self.config.path or 'built-in'}"
                       f" models={len(self.config.models)} version={__version__} pid={os.getpid()}")
         while self.life is not Life.STOPPED:
             self.supervisor.step(self._next_look())
@@ -126,7 +131,7 @@ class Application:
             log.info("stopping signal=%s drain_timeout=%g", signal.Signals(number).name, self.config.server.drain_timeout)
             self._become(Life.DRAINING)
             self._drain_until = time.monotonic() + self.config.server.drain_timeout
-            self.server.stop_accepting()
+            self.listeners.stop_accepting()
         elif self.life is Life.DRAINING:
             log.warning("stopping at once signal=%s", signal.Signals(number).name)
             self._drain_until = 0.0
@@ -138,7 +143,7 @@ class Application:
         self.life = life
 
     def _quiet(self) -> bool:
-        return self.server.open == 0 and not self.registry.busy()
+        return self.listeners.open == 0 and not self.registry.busy()
 
     # -- stopping --------------------------------------------------------------------------------------------------
 
@@ -152,7 +157,7 @@ class Application:
                 child.unwanted = True
                 child.kill()
             late = time.monotonic() + LAST_WORDS
-            while self.server.open and time.monotonic() < late:
+            while self.listeners.open and time.monotonic() < late:
                 self.supervisor.step(min(late, time.monotonic() + TICK))
         self.supervisor.stop(time.monotonic() + 1.0)
         if self._keeper:
@@ -169,20 +174,15 @@ class Application:
             for problem in error.problems:
                 log.error("configuration not reloaded: %s", problem)
             return
-        if not (self.server.on_loopback or new.clients or new.server.open):
-            # The file may say loopback by now; this process still listens where it did.
-            log.error("configuration not reloaded: %s is open to the network, and without clients [server] open must be true", self.server.url)
+        if why := self.listeners.refusal(new):
+            log.error("configuration not reloaded: %s", why)
             return
         old, self.config = self.config, new
         self.dispatcher.upstream = _upstream(new)
         self.dispatcher.derivatives.forget()
-        self.server.house.limits = Limits(new.server)
-        self.gate.apply(new)
+        self.listeners.apply(old, new)
         self.registry.apply(new)
         logging.getLogger("hermes").setLevel(new.log.level.upper())
-        for key in ("listen", "max_connections", "state_dir"):
-            if getattr(old.server, key) != getattr(new.server, key):
-                log.warning("[server] %s has changed; that takes a restart", key)
         log.info("configuration reloaded config=%s models=%d", new.path or "built-in", len(new.models))
 
     # -- what the server asks --------------------------------------------------------------------------------------
@@ -204,10 +204,11 @@ class Application:
 
     def _whose(self, call: Call) -> str | None:
         """Whose usage a call may see; None = everybody's."""
-        return None if call.principal.manage or not self.config.clients else call.principal.name
+        everybodys = call.principal.manage or not (self.config.clients or self.listeners.admin)
+        return None if everybodys else call.principal.name
 
-    def _admit(self, call: Call) -> None:
-        self.gate.admit(call)                   # first, so that a page can read whatever it is answered after that
+    def _admit(self, admit: Callable[[Call], None], call: Call) -> None:
+        admit(call)                             # first, so that a page can read whatever it is answered after that
         if not self.serving() and call.request.path not in health.PATHS:
             raise Draining("Hermes is stopping")
 

@@ -67,7 +67,8 @@ def _parser() -> argparse.ArgumentParser:
         if name in ("serve", "check"):
             command.add_argument("--config", metavar="FILE", help="the configuration (default: HERMES_CONFIG, ./hermes.toml, …)")
         if name in ("status", "queue", "cancel"):
-            command.add_argument("--url", metavar="URL", help="where Hermes is (default: where the configuration says that it listens)")
+            command.add_argument("--url", metavar="URL", help="where Hermes is, or unix:/path (default: where the configuration says that it listens)")
+            command.add_argument("--ca", metavar="FILE", default="", help="the certificates to trust, for https (default: those that this machine trusts)")
         if name == "cancel":
             command.add_argument("id", metavar="ID", help="the request's id, as `queue` shows it")
         if name == "key":
@@ -125,7 +126,7 @@ def remote(options: argparse.Namespace) -> int:
     from hermes import remote as client
     from hermes.config import ConfigError
     try:
-        for line in client.run(options.command, client.base_url(options.url, os.environ), getattr(options, "id", "")):
+        for line in client.run(options.command, client.base_url(options.url, os.environ), getattr(options, "id", ""), ca=options.ca):
             print(line)
     except ConfigError as error:
         print(error, file=sys.stderr)

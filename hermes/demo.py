@@ -30,7 +30,8 @@ def run() -> int:
     """Blocks until Ctrl-C or SIGTERM. The stand-in lives in threads of this process; Hermes calls it over HTTP like the real one."""
     with Simulator(load_time=0.5, token_interval=0.03, pull_steps=20, pull_interval=0.1) as ollama:
         settings = config.loads(SETTINGS, "demo", {"HERMES_LOG_LEVEL": "warning", **os.environ, "HERMES_OLLAMA_URL": ollama.url, "HERMES_SERVER_LISTEN": "",
-                                                      "HERMES_SERVER_CLIENTS_FILE": ""})
+                                                      "HERMES_SERVER_CLIENTS_FILE": "", "HERMES_SERVER_TLS_CERT": "", "HERMES_SERVER_TLS_KEY": "",
+                                                      "HERMES_ADMIN_LISTEN": ""})
         app = Application(settings, lambda: settings)
         print(WORDS.format(hermes=app.server.url, ollama=ollama.url), flush=True)
         handler = logs.start(settings.log.level)

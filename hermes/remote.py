@@ -1,4 +1,4 @@
-"""What `status`, `queue` and `cancel` do: ask a running Hermes over HTTP, as any other client would, and show the answer.
+"""What `status`, `queue` and `cancel` do: ask a running Hermes over HTTP, HTTPS or a Unix socket, as any other client would, and show the answer.
 
 The key comes from HERMES_KEY: a command line can be read by every user of the machine.
 """
@@ -6,13 +6,16 @@ The key comes from HERMES_KEY: a command line can be read by every user of the m
 import http.client
 import json
 import os
+import socket
 from collections.abc import Iterable, Mapping
+from contextlib import closing
 from urllib.parse import quote, urlsplit
 
 from hermes import config
 
 TIMEOUT = 10.0              # seconds
 NOTHING = "-"
+UNIX = "unix:"
 
 
 class Refused(Exception):
@@ -28,30 +31,57 @@ def shown(text: str) -> str:
 
 
 def base_url(given: str | None, environ: Mapping[str, str]) -> str:
-    """`given`, or where the configuration says that Hermes listens. Raises ConfigError."""
+    """`given`, or where the configuration says that Hermes listens, for managing if that is somewhere else. Raises ConfigError."""
     if given:
-        return given if "://" in given else f"http://{given}"
-    server = config.load(config.find(environ), environ).server
-    host = server.host if server.host not in ("", "0.0.0.0", "::") else "127.0.0.1"
-    return f"http://[{host}]:{server.port}" if ":" in host else f"http://{host}:{server.port}"
+        return given if "://" in given or given.startswith(UNIX) else f"http://{given}"
+    settings = config.load(config.find(environ), environ)
+    if settings.admin.path:
+        return UNIX + settings.admin.path
+    host, port = settings.admin.listen or (settings.server.host, settings.server.port)
+    scheme = "https" if settings.server.tls_cert else "http"
+    host = host if host not in ("", "0.0.0.0", "::") else "127.0.0.1"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def ask(method: str, path: str, url: str, key: str = "") -> dict:
-    """The JSON of an answer; {} if it has none. Raises Refused."""
-    kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+class UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str):
+        super().__init__("localhost", timeout=TIMEOUT)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(TIMEOUT)
+        self.sock.connect(self._path)
+
+
+def connect(url: str, ca: str = "") -> tuple[http.client.HTTPConnection, str]:
+    """A connection that is not open yet, and what stands in front of every path. `ca`: a file of the certificates that are trusted, in place of
+    this machine's. Raises Refused, OSError, ValueError."""
+    if url.startswith(UNIX):
+        return UnixConnection(url.removeprefix(UNIX)), ""
     try:
         parts = urlsplit(url)
     except ValueError as error:
         raise Refused(f"not the URL of a Hermes: {url}: {error}") from None
-    if parts.scheme not in kinds or not parts.hostname:
+    if parts.scheme not in ("http", "https") or not parts.hostname:
         raise Refused(f"not the URL of a Hermes: {url}")
+    if parts.scheme == "http":
+        return http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT), parts.path.rstrip("/")
+    import ssl
+    context = ssl.create_default_context(cafile=ca or None)
+    return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT, context=context), parts.path.rstrip("/")
+
+
+def ask(method: str, path: str, url: str, key: str = "", *, ca: str = "") -> dict:
+    """The JSON of an answer; {} if it has none. Raises Refused."""
     if not (key.isascii() and key.isprintable()):
         raise Refused("HERMES_KEY holds something that no key is made of")      # http.client's own error would show it
     try:
-        connection = kinds[parts.scheme](parts.hostname, parts.port, timeout=TIMEOUT)
-        connection.request(method, parts.path.rstrip("/") + path, headers={"Authorization": f"Bearer {key}"} if key else {})
-        answer = connection.getresponse()
-        body = answer.read()
+        connection, prefix = connect(url, ca)
+        with closing(connection):
+            connection.request(method, prefix + path, headers={"Authorization": f"Bearer {key}"} if key else {})
+            answer = connection.getresponse()
+            body = answer.read()
     except (OSError, http.client.HTTPException, ValueError) as error:
         raise Refused(f"no answer from {url}: {error}") from None
     try:
@@ -113,13 +143,13 @@ def duration(seconds: float) -> str:
     return f"{hours}h{minutes:02d}m" if hours < 24 else f"{hours // 24}d{hours % 24:02d}h"
 
 
-def run(command: str, url: str, request_id: str = "", environ: Mapping[str, str] = os.environ) -> Iterable[str]:
+def run(command: str, url: str, request_id: str = "", environ: Mapping[str, str] = os.environ, *, ca: str = "") -> Iterable[str]:
     """The lines to print. Raises Refused."""
     key = environ.get("HERMES_KEY", "")
     if command == "cancel":
-        ask("DELETE", cancel_path(request_id), url, key)
+        ask("DELETE", cancel_path(request_id), url, key, ca=ca)
         return [shown(f"cancelled {request_id}")]
-    status = ask("GET", "/v1/status", url, key)
+    status = ask("GET", "/v1/status", url, key, ca=ca)
     try:
         return [shown(line) for line in (status_lines(status) if command == "status" else queue_lines(status))]
     except (LookupError, TypeError, ValueError):        # JSON, but of another program

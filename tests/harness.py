@@ -56,7 +56,7 @@ class Hermes:
         if line == "ended":
             self._reader.join(5)
             raise AssertionError(f"Hermes ended with {self.process.returncode}: {self.lines}")
-        self.port = int(re.search(r"listening on http://\S+:(\d+) ", line)[1])
+        self.port = int(re.search(r"listening on https?://\S+:(\d+) ", line)[1])
 
     def write_config(self, config: str) -> None:
         sections = config if "[server]" in config else "[server]\n" + config

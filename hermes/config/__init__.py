@@ -14,6 +14,7 @@ from hermes.config import addresses, trust
 from hermes.config.clients import ClientSettings, is_client_name, read_clients
 from hermes.config.options import Bounds
 from hermes.config.reading import ConfigError, Problem, Reading, heading, quoted
+from hermes.config.refusals import refuse_bad_certificate, refuse_open_admin
 from hermes.config.settings import CLASSES, KEY_PREFIX, SETTINGS
 from hermes.names import canonical
 
@@ -21,6 +22,7 @@ __all__ = [
     "CLASSES",
     "KEY_PREFIX",
     "SETTINGS",
+    "AdminSettings",
     "ClientSettings",
     "Config",
     "ConfigError",
@@ -64,11 +66,25 @@ class ServerSettings:
     open: bool  # may anybody come in from the network?
     manage: bool  # may everybody manage models, where no clients are configured?
     clients_file: str  # beside the file it is named in, unless its path is absolute; "" is none
+    tls_cert: str  # these two as they can be opened; "" where Hermes speaks no TLS
+    tls_key: str
 
     @property
     def listen(self) -> str:
         """ "host:port", as a file would say it."""
         return addresses.join(self.host, self.port)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminSettings:
+    """[admin]."""
+
+    listen: tuple[str, int] | str  # (host, port), the path of a Unix socket, or "" for none of its own
+
+    @property
+    def path(self) -> str:
+        """Of the Unix socket; "" where there is none."""
+        return self.listen if isinstance(self.listen, str) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +147,7 @@ class Config:
     """A whole configuration. `path` is the file it came from, None when there was none."""
 
     server: ServerSettings
+    admin: AdminSettings
     ollama: OllamaSettings
     defaults: DefaultSettings
     log: LogSettings
@@ -166,10 +183,12 @@ def loads(text: str, file: str = "hermes.toml", environ: Mapping[str, str] = NOT
 
 def _config(reading: Reading, text: str | None, path: str | None) -> Config:
     document = None if text is None else reading.document(text)
-    values = {name: reading.section(name) for name in ("server", "ollama", "defaults", "log")}
+    values = {name: reading.section(name) for name in ("server", "admin", "ollama", "defaults", "log")}
+    for key in ("tls_cert", "tls_key"):
+        values["server"][key] = _beside(reading, values["server"][key])
     host, port = values["server"].pop("listen")
     server, ollama = ServerSettings(host=host, port=port, **values["server"]), OllamaSettings(**values["ollama"])
-    defaults = DefaultSettings(**values["defaults"])
+    admin, defaults = AdminSettings(**values["admin"]), DefaultSettings(**values["defaults"])
     models = tuple(_models(reading, defaults))
     so_far = len(reading.problems)
     clients = read_clients(reading, _more_clients(reading, server.clients_file))
@@ -178,15 +197,22 @@ def _config(reading: Reading, text: str | None, path: str | None) -> Config:
         _refuse_own_address(reading, server, ollama.url)
         _refuse_bad_folder(reading, server.state_dir)
         _refuse_open_door(reading, server, has_clients)
+        refuse_open_admin(reading, admin.listen, has_clients)
+        refuse_bad_certificate(reading, server.tls_cert, server.tls_key)
     reading.finish()
-    return Config(server, ollama, defaults, LogSettings(**values["log"]), models, clients, path)
+    return Config(server, admin, ollama, defaults, LogSettings(**values["log"]), models, clients, path)
+
+
+def _beside(reading: Reading, name: str) -> str:
+    """A file named in this one: in its folder, unless the path is absolute."""
+    return os.path.join(os.path.dirname(reading.file), name) if name else ""
 
 
 def _more_clients(reading: Reading, name: str) -> Reading | None:
     """The file that `clients_file` names, read; its problems are the whole configuration's."""
     if not name:
         return None
-    more = Reading(os.path.join(os.path.dirname(reading.file), name), NOTHING, ("clients",))
+    more = Reading(_beside(reading, name), NOTHING, ("clients",))
     more.problems = reading.problems
     text = more.file_text()
     if text is not None:

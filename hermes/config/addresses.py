@@ -4,6 +4,7 @@ Nothing here asks DNS: a configuration must mean the same on every start.
 """
 
 import ipaddress
+import os
 import re
 from types import MappingProxyType
 from urllib.parse import urlsplit
@@ -11,6 +12,8 @@ from urllib.parse import urlsplit
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,253})")
 _PORTS = MappingProxyType({"http": 80, "https": 443})
 _OLLAMA_PORT = 11434
+_UNIX = "unix:"
+_LONGEST_PATH = 107  # bytes of a Unix socket's path: sun_path without its last one
 _EVERY_ADDRESS = ("", "0.0.0.0", "::")
 
 
@@ -23,6 +26,18 @@ def listen_address(text: str) -> tuple[str, int]:
     if port is None:
         raise ValueError('no port; wanted is host:port, such as "127.0.0.1:11435", "[::1]:11435" or ":11435"')
     return _host(host) if host else "", _port(port, least=0)
+
+
+def admin_address(text: str) -> tuple[str, int] | str:
+    """As `listen_address`, or the path of a Unix socket from "unix:/path"; "" is no address. Raises ValueError: what is wanted."""
+    if not text:
+        return ""
+    if not text.startswith(_UNIX):
+        return listen_address(text)
+    path = text.removeprefix(_UNIX)
+    if not path.startswith("/") or path.endswith("/") or not path.isprintable() or len(os.fsencode(path)) > _LONGEST_PATH:
+        raise ValueError(f'wanted after "{_UNIX}" is the whole path of a socket, at most {_LONGEST_PATH} bytes, such as "{_UNIX}/run/hermes/admin.sock"')
+    return path
 
 
 def host_name(text: str) -> str:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import TypeGuard
 
 from hermes.config import keepalive, options
-from hermes.config.addresses import base_url, host_name, listen_address
+from hermes.config.addresses import admin_address, base_url, host_name, listen_address
 from hermes.names import canonical, canonical_pattern
 
 SHORTEST = 0.001  # seconds
@@ -25,7 +25,7 @@ LONGEST = 168 * 3600.0  # seconds. Not for ever: poll() counts milliseconds in a
 TIB = 2**40  # bytes
 OLLAMAS = "ollama"  # as a value: what Ollama itself would take
 
-SECTIONS = ("server", "ollama", "defaults", "log", "models", "clients")
+SECTIONS = ("server", "admin", "ollama", "defaults", "log", "models", "clients")
 NAMED = ("models", "clients")  # their tables have names of the user's own
 CONTEXTS = (4, options.CONTEXT_MAX)  # tokens; Ollama takes no less
 OFF = "off"  # as a value: no limit
@@ -53,7 +53,7 @@ class Setting:
     section: str
     key: str
     # "address", "hosts", "origins", "url", "duration", "duration or off", "size", "count", "count or off", "number", "bool", "level", "name", "names", "cost",
-    # "context", "keep_alive", "bounds", "class", "file", "folder" or "key", which is the SHA-256 of one
+    # "context", "keep_alive", "bounds", "class", "file", "folder", "admin address" or "key", which is the SHA-256 of one
     kind: str
     default: str
     doc: str  # one line; it opens the key's comment in hermes.toml and fills its row in the README
@@ -93,6 +93,9 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("server", "open", "bool", "false", "Whether anybody may come in from the network, without a key."),
     Setting("server", "manage", "bool", "false", "Whether everybody may manage models, where no clients are configured."),
     Setting("server", "clients_file", "file", '""', "A file with more [clients.NAME] tables; its folder is this file's."),
+    Setting("server", "tls_cert", "file", '""', "The certificate that makes it HTTPS, a PEM file with its whole chain."),
+    Setting("server", "tls_key", "file", '""', "The certificate's private key, a PEM file that nobody else may read."),
+    Setting("admin", "listen", "admin address", '""', "Where managing is done, and nowhere else: host:port, or unix:/path."),
     Setting("ollama", "url", "url", '"http://127.0.0.1:11434"', "Where Ollama is.", fallback="OLLAMA_HOST"),
     _time("ollama", "connect_timeout", "2s", "How long one attempt to connect to Ollama may take."),
     _limit("first_byte_timeout", "10m", "How long Ollama may take to begin an answer; a load is part of it."),
@@ -141,7 +144,8 @@ def read(setting: Setting, value: object) -> object:
     """The value Hermes uses for what the file holds. Raises ValueError: what is wanted instead.
 
     Seconds as float ("off" is math.inf), bytes and counts as int, an address as (host, port), lists as tuples, of names canonical
-    patterns, keep_alive as it is given, all else as text. "ollama" is 0 for num_ctx and "" for keep_alive, and "off" is 0 for a count.
+    patterns, keep_alive as it is given, an admin address as in addresses.admin_address, all else as text. "ollama" is 0 for num_ctx and "" for
+    keep_alive, and "off" is 0 for a count.
     """
     match setting.kind:
         case "hosts":
@@ -288,6 +292,8 @@ def _text(setting: Setting, value: object) -> object:
     match setting.kind:
         case "address":
             return listen_address(value)
+        case "admin address":
+            return admin_address(value)
         case "url":
             return base_url(value)
         case "name":

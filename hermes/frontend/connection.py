@@ -40,6 +40,8 @@ def _want(error: BaseException) -> HermesBusy | None:
 
 
 class ClientConnection:
+    upload = Upload
+
     def __init__(self, sock: socket.socket, house: House, address: str = ""):
         self.address = address                  # the client's, without a port
         self._sock = sock
@@ -57,7 +59,7 @@ class ClientConnection:
         self._parked = 0                        # bytes of the present request's body
         self._unread: Upload | None = None      # the present request's body, as long as nobody has begun to keep it
         self._deaf = False                      # hung up: the kernel gives what is here, and does not wait for more
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._cut = False                       # has an answer broken off that had begun?
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self._limits.send))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(self._limits.idle))
 
@@ -81,8 +83,7 @@ class ClientConnection:
                 self._keep = self._keep and self._forget_body()
                 if self._house.closing():
                     break
-            if not self._keep and not self._evicted:
-                self._linger()
+            self._part()
         except (OSError, ClientGone):
             return                              # nobody is left to be told
         finally:
@@ -162,13 +163,13 @@ class ClientConnection:
         """Check everything that needs no body, then read the body, then ask the endpoint."""
         request = call.request
         if request.length != 0:
-            self._unread = Upload(self._sock, request, self._buffer, self._limits.body)
+            self._unread = self.upload(self._sock, request, self._buffer, self._limits.body)
         self._house.admit(call)
         route, call.model = self._house.router.match(request.method, request.path)
         if route.infers:
             self._house.charge(call)
         if route.streams_body:
-            call.upload = self._unread = self._unread or Upload(self._sock, request, self._buffer, self._limits.body)
+            call.upload = self._unread = self._unread or self.upload(self._sock, request, self._buffer, self._limits.body)
         elif self._unread is not None:
             if request.headers.get("content-encoding", "identity").lower() != "identity":
                 raise EncodedBody(COMPRESSED)
@@ -317,7 +318,7 @@ class ClientConnection:
             self._tell(call, route.dialect, answer, error)
         except (ClientGone, OSError) as gone:
             error = call.cancelled or _want(gone)
-            if error is None or isinstance(gone, BlockingIOError):      # who has not read for so long is not waited for again
+            if error is None or isinstance(gone, (BlockingIOError, TimeoutError)):   # who has not read for so long is not waited for again
                 raise
             self._keep = self._keep and call.cancelled is None
             outcome = outcome if call.cancelled else error.code
@@ -368,11 +369,16 @@ class ClientConnection:
         if not self._sent:
             self._send_response(call, dialect.error(error, call.request_id))
             return
-        self._keep = False
+        self._keep, self._cut = False, True
         if answer.in_band and answer.framing != "length" and not getattr(error, "told", False):
             last = self._last.removesuffix(b"\r\n") if call.request.http11 else self._last
             record = apart(last, answer.in_band(error))
             self._sock.sendall(http1.chunk(record) if call.request.http11 else record)
+
+    def _part(self) -> None:
+        """The end, if it is one by the rules and the client has not just left."""
+        if not self._keep and not self._evicted:
+            self._linger()
 
     def _linger(self) -> None:
         """Close in a way that lets the answer be read."""

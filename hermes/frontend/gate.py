@@ -5,32 +5,40 @@ First, no page on another site and no rebound name; then the key, and then the c
 
 import ipaddress
 import logging
+from dataclasses import replace
+from typing import Literal
 
 from hermes.config import Config
 from hermes.dispatch.limits import Lockout, Rates
-from hermes.errors import LockedOut, RateLimited, Unauthorized
+from hermes.errors import ClientForbidden, LockedOut, RateLimited, Unauthorized
 from hermes.frontend import health, principal
 from hermes.frontend.exchange import Call
 from hermes.frontend.http1 import Request
-from hermes.frontend.principal import Keys
+from hermes.frontend.principal import Keys, Principal
 from hermes.frontend.sites import Origins, Sites
 
 log = logging.getLogger("hermes.gate")
+Door = Literal["one", "front", "admin"]                 # the only one; or the one for requests, and the one for managing
+OWNER = Principal("@unix", manage=True, pull=True)      # no client has such a name
 KEYLESS = frozenset({"/livez", "/readyz"})              # whoever starts and stops processes has no key
 
 
 class Gate:
     """`admit` from any thread; `apply` from the main thread, which replaces the rules in one assignment each."""
 
-    def __init__(self, config: Config, on_loopback: bool):
+    def __init__(self, config: Config, on_loopback: bool, door: Door = "one", other: "Gate | None" = None):
+        """`other`: the gate of the other door, whose clients and guessers are the same."""
         self._on_loopback = on_loopback
-        self._rates = Rates()
-        self._lockout = Lockout()
+        self._door = door
+        self._rates, self._lockout = (other._rates, other._lockout) if other else (Rates(), Lockout())
         self.apply(config)
 
     def apply(self, config: Config) -> None:
-        # Without clients a pull works out of the box for this machine; the network needs leave.
-        self._keys = Keys(config.clients, config.server.manage, pull=self._on_loopback)
+        if self._door == "front":               # nobody manages here, whoever he is
+            self._keys = Keys(tuple(replace(client, manage=False) for client in config.clients), manage=False, pull=False)
+        else:
+            # Without clients a pull works out of the box for this machine; the network needs leave.
+            self._keys = Keys(config.clients, config.server.manage, pull=self._on_loopback)
         self._rates.keep(self._keys.names)
         self._sites = Sites(Origins(config.server.origins), frozenset(config.server.hosts))
 
@@ -41,6 +49,8 @@ class Gate:
         if request.path in KEYLESS or request.method == "OPTIONS":      # a browser sends no key with its preflight
             return
         call.principal = self._identify(request, call.client.address)
+        if self._door == "admin" and not call.principal.pull:           # a client without `manage`
+            raise ClientForbidden
         limit = call.principal.requests_per_minute
         if limit is None or request.path in health.PATHS:
             return
@@ -60,6 +70,16 @@ class Gate:
             if any(name in request.headers for name in principal.HEADERS) and self._lockout.wrong(_network(address)):
                 log.warning("too many wrong keys, locked out for the rest of the minute address=%s", address)
             raise
+
+
+class OwnersGate:
+    """Of a Unix socket: who may open it may do everything, and no page can."""
+
+    def apply(self, config: Config) -> None:
+        """Nothing of it concerns who may open a file."""
+
+    def admit(self, call: Call) -> None:
+        call.principal = OWNER
 
 
 def _network(address: str) -> str:

@@ -31,7 +31,7 @@ class Health:
 
     def routes(self) -> list[Route]:
         table: dict[str, Callable[[Call], Response]] = {"/livez": self.live, "/readyz": self.ready, "/v1/status": self.status}
-        return [Route(method, path, DIALECT, endpoint) for path, endpoint in table.items() for method in ("GET", "HEAD")]
+        return [Route(method, path, DIALECT, endpoint, admin="too") for path, endpoint in table.items() for method in ("GET", "HEAD")]
 
     def live(self, call: Call) -> Response:
         return Response(200, b"ok\n", "text/plain; charset=utf-8")

@@ -31,8 +31,9 @@ class Manage:
 
     def routes(self) -> list[Route]:
         blob = BLOBS + "{digest}"
-        return ([Route("POST", path, DIALECT, self.move) for path in MOVING] + [Route(method, path, DIALECT, self.edit) for method, path in EDITING]
-                + [Route("HEAD", blob, DIALECT, self.look), Route("POST", blob, DIALECT, self.upload, streams_body=True)])
+        return ([Route("POST", path, DIALECT, self.move, admin="only") for path in MOVING]
+                + [Route(method, path, DIALECT, self.edit, admin="only") for method, path in EDITING]
+                + [Route("HEAD", blob, DIALECT, self.look, admin="only"), Route("POST", blob, DIALECT, self.upload, streams_body=True, admin="only")])
 
     def move(self, call: Call) -> Streamed:
         """Minutes of silence and hours of work are normal here; the client's leaving is what ends them."""

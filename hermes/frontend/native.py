@@ -51,6 +51,7 @@ GENERATING = {"/api/generate": Rules("GenerateRequest", NotFound, "done", NDJSON
 EMBEDDING = ("/api/embed", "/api/embeddings", "/v1/embeddings")
 READING = (("GET", "/api/tags"), ("HEAD", "/api/tags"), ("GET", "/api/ps"), ("GET", "/api/version"), ("HEAD", "/api/version"),
            ("GET", "/"), ("HEAD", "/"), ("GET", "/api/status"), ("POST", "/api/me"))
+GREETINGS = ("/", "/api/version")       # what Ollama's own command asks first, whatever it is to do
 
 
 def model_member(members: Members, rules: Rules) -> Member:
@@ -72,7 +73,7 @@ class Native:
     def routes(self) -> list[Route]:
         return ([Route("POST", path, DIALECT, self.generate, infers=True) for path in GENERATING]
                 + [Route("POST", "/api/show", DIALECT, self.show)]
-                + [Route(method, path, DIALECT, self.read) for method, path in READING])
+                + [Route(method, path, DIALECT, self.read, admin="too" if path in GREETINGS else "not") for method, path in READING])
 
     def generate(self, call: Call) -> Streamed:
         return infer(self._dispatcher, call, GENERATING[call.request.path], DIALECT)

@@ -18,7 +18,7 @@ class PullEndpoint:
         self._pulls = pulls
 
     def routes(self) -> list[Route]:
-        return [Route("POST", "/v1/llm/{model}/pull", DIALECT, self.pull)]
+        return [Route("POST", "/v1/llm/{model}/pull", DIALECT, self.pull, admin="only")]
 
     def pull(self, call: Call) -> Response | Streamed:
         if not call.principal.pull:

@@ -18,8 +18,9 @@ class Queueing:
         self._live = live
 
     def routes(self) -> list[Route]:
-        return [Route("DELETE", "/v1/requests/{id}", DIALECT, self.cancel), Route("POST", "/v1/llm/{model}/pause", DIALECT, self.pause),
-                Route("POST", "/v1/llm/{model}/resume", DIALECT, self.resume)]
+        return [Route("DELETE", "/v1/requests/{id}", DIALECT, self.cancel, admin="too"),
+                Route("POST", "/v1/llm/{model}/pause", DIALECT, self.pause, admin="only"),
+                Route("POST", "/v1/llm/{model}/resume", DIALECT, self.resume, admin="only")]
 
     def cancel(self, call: Call) -> Response:
         """One's own requests, or with `manage` anybody's. Somebody else's is not found: who guesses ids learns nothing."""

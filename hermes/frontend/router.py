@@ -6,10 +6,11 @@ What has no route is answered as Ollama's routers do (ollama-api.md §1.1): 404 
 import html
 import posixpath
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from http import HTTPStatus
+from typing import Literal
 from urllib.parse import unquote
 
 from hermes.errors import BadRequest, MethodNotAllowed, NotFound
@@ -27,7 +28,7 @@ Endpoint = Callable[[Call], Response | Streamed]
 class Route:
     """`path` is exact, or has one {name} that stands for one or more segments, `/` and `%2F` included, none of them
     empty or a dot or two. `streams_body`: the endpoint reads the body itself, with `Call.upload`. `infers`: it makes a model work, which
-    counts against its client's tokens."""
+    counts against its client's tokens. `admin`: where there is a listener for managing, is it served there: not, there too, or only there?"""
 
     method: str
     path: str
@@ -35,6 +36,7 @@ class Route:
     endpoint: Endpoint
     streams_body: bool = False
     infers: bool = False
+    admin: Literal["not", "too", "only"] = "not"
 
     def match(self, path: str) -> str | None:
         """The name in the path, "" for a route without one; None = another path."""
@@ -51,19 +53,26 @@ class Route:
 class Router:
     """Immutable. Of two routes that match, the one that stands first in the table wins."""
 
-    def __init__(self, routes: list[Route], families: list[tuple[str, Dialect]]):
-        """`families`: path prefixes and how an error looks below them; the first that fits wins. The last, "", is for paths of no family."""
-        self.routes = tuple(routes)
+    def __init__(self, routes: Sequence[Route], families: Sequence[tuple[str, Dialect]], hidden: frozenset[Route] = frozenset()):
+        """`families`: path prefixes and how an error looks below them; the first that fits wins. The last, "", is for paths of no family.
+        `hidden`: those of the routes that are not here. What would go to one of them goes nowhere else either."""
+        self._table = tuple(routes)
+        self._hidden = hidden
+        self.routes = tuple(route for route in routes if route not in hidden)
         self._families = tuple(families)
-        self._exact = {(route.method, route.path): route for route in routes if "{" not in route.path}
-        self._patterns = tuple(route for route in routes if "{" in route.path)
+        self._exact = {(route.method, route.path): route for route in self.routes if "{" not in route.path}
+        self._patterns = tuple(route for route in self.routes if "{" in route.path)
+
+    def without(self, admin: str) -> "Router":
+        """What a listener serves where another has the rest: all but those routes whose column says `admin`."""
+        return Router(self._table, self._families, frozenset(route for route in self._table if route.admin == admin))
 
     def match(self, method: str, path: str) -> tuple[Route, str]:
         """The route and the name in the path; for OPTIONS, and for a path that is a route but for its slashes, one made for the occasion.
         Raises NotFound, MethodNotAllowed."""
         if route := self._exact.get((method, path)):
             return route, ""
-        for route in self._patterns:
+        for route in () if self._hides(path) else self._patterns:
             if route.method == method and (name := route.match(path)) is not None:
                 return route, name
         if there := self._all_at(path):
@@ -82,7 +91,11 @@ class Router:
         return next(family for family in self._families if path.startswith(family[0]))
 
     def _all_at(self, path: str) -> list[Route]:
-        return [route for route in (*self._exact.values(), *self._patterns) if route.match(path) is not None]
+        return [] if self._hides(path) else [route for route in (*self._exact.values(), *self._patterns) if route.match(path) is not None]
+
+    def _hides(self, path: str) -> bool:
+        """Does a path lead to a route that is not here? Else a model's name could be made of one: /v1/llm/{model}/pull fits /v1/llm/{model}."""
+        return bool(self._hidden) and next((route for route in self._table if route.match(path) is not None), None) in self._hidden
 
     def _moved(self, method: str, path: str) -> tuple[int, str] | None:
         """Status and path of a redirect. Ollama cleans doubled slashes and dots out of every path; here only to where there is a route, which a

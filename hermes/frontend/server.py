@@ -36,10 +36,11 @@ class Server(http.server.ThreadingHTTPServer):
     request_queue_size = ACCEPT_QUEUE
     daemon_threads = True
     block_on_close = False
+    scheme = "http"
 
     def __init__(self, address: tuple[str, int], house: House, max_connections: int):
         host, port = address
-        self.address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.address_family = self.family(host)
         self.house = house
         self._max = max_connections
         self._connections: set[ClientConnection] = set()
@@ -49,6 +50,10 @@ class Server(http.server.ThreadingHTTPServer):
         self._no_descriptors, self._no_room = Seldom(SELDOM), Seldom(SELDOM)
         self._thread: threading.Thread | None = None
         super().__init__((host, port), None)
+
+    @staticmethod
+    def family(host: str) -> int:
+        return socket.AF_INET6 if ":" in host else socket.AF_INET
 
     def server_bind(self) -> None:
         """Without the look-up of our own name, which is a DNS wait on a locked-down host (http/server.py)."""
@@ -68,7 +73,7 @@ class Server(http.server.ThreadingHTTPServer):
     @property
     def url(self) -> str:
         host = self.server_name if ":" not in self.server_name else f"[{self.server_name}]"
-        return f"http://{host}:{self.server_port}"
+        return f"{self.scheme}://{host}:{self.server_port}"
 
     def start(self) -> None:
         # Linux wakes the accept loop when its socket is shut down; elsewhere it has to look.
@@ -130,7 +135,15 @@ class Server(http.server.ThreadingHTTPServer):
             return self._left.wait_for(lambda: self._open < self._max, PATIENCE)
 
     def _turn_away(self, request: socket.socket, error: HermesBusy) -> None:
-        request_id, dialect = new_request_id(), self.house.router.dialect("/")
+        request_id = new_request_id()
+        self.say(request, error, request_id)
+        if count := self._no_room.count(time.monotonic()):
+            log.warning("connection turned away reason=%s request_id=%s count=%d", error.code, request_id, count)
+        self.shutdown_request(request)
+
+    def say(self, request: socket.socket, error: HermesBusy, request_id: str) -> None:
+        """To a client that is not let in. Never waits."""
+        dialect = self.house.router.dialect("/")
         answer = dialect.error(error, request_id)
         head = http1.response_head(answer.status, [("Content-Type", answer.content_type), *answer.headers, *dialect.ids(request_id),
                                                    ("Content-Length", str(len(answer.body))), ("Connection", "close")])
@@ -140,15 +153,14 @@ class Server(http.server.ThreadingHTTPServer):
             request.recv(READ)                  # what is not read would turn the close into a reset, which eats the answer
         except OSError:
             pass
-        if count := self._no_room.count(time.monotonic()):
-            log.warning("connection turned away reason=%s request_id=%s count=%d", error.code, request_id, count)
-        self.shutdown_request(request)
 
     # -- a connection's thread -------------------------------------------------------------------------------------
 
     def finish_request(self, request, client_address) -> None:
-        # On a socket for both families an IPv4 client has an IPv6 address; he is the same client by either.
-        connection = ClientConnection(request, self.house, client_address[0].removeprefix("::ffff:"))
+        try:
+            connection = self.connection(request, client_address)
+        except OSError:
+            return                              # he has left already
         with self._lock:
             self._connections.add(connection)
         try:
@@ -156,6 +168,10 @@ class Server(http.server.ThreadingHTTPServer):
         finally:
             with self._lock:
                 self._connections.discard(connection)
+
+    def connection(self, request: socket.socket, client_address) -> ClientConnection:
+        request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return ClientConnection(request, self.house, plain_address(client_address))
 
     def process_request_thread(self, request, client_address) -> None:
         try:
@@ -170,3 +186,8 @@ class Server(http.server.ThreadingHTTPServer):
 
     def handle_error(self, request, client_address) -> None:
         log.error("a connection ended by an error of ours", exc_info=True)
+
+
+def plain_address(client_address) -> str:
+    """On a socket for both families an IPv4 client has an IPv6 address; he is the same client by either."""
+    return client_address[0].removeprefix("::ffff:")

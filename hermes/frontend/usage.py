@@ -81,7 +81,7 @@ class UsagePage:
         self._visible_to = visible_to
 
     def routes(self) -> list[Route]:
-        return [Route(method, "/v1/usage", DIALECT, self.usage) for method in ("GET", "HEAD")]
+        return [Route(method, "/v1/usage", DIALECT, self.usage, admin="too") for method in ("GET", "HEAD")]
 
     def usage(self, call: Call) -> Response:
         usage = self._views.usage

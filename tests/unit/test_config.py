@@ -132,17 +132,17 @@ def test_settings_are_frozen() -> None:
     settings = load()
     model = loads("[models.m]").models[0]
     client = loads(f'[clients.c]\nkey_sha256 = "{"ab" * 32}"').clients[0]
-    for part in (settings, settings.server, settings.ollama, settings.defaults, settings.log, model, client):
+    for part in (settings, settings.server, settings.admin, settings.ollama, settings.defaults, settings.log, model, client):
         with pytest.raises(FrozenInstanceError):
             setattr(part, fields(part)[0].name, None)
 
 
 def test_table_and_dataclasses_agree() -> None:
     built_in = load()
-    for section in ("server", "ollama", "defaults", "log"):
+    for section in ("server", "admin", "ollama", "defaults", "log"):
         keys = [setting.key for setting in SETTINGS if setting.section == section]
         names = [field.name for field in fields(getattr(built_in, section))]
-        assert [name for name in names if name not in ("host", "port")] == [key for key in keys if key != "listen"]
+        assert [name for name in names if name not in ("host", "port", "listen")] == [key for key in keys if key != "listen"]
     keys = [setting.key for setting in SETTINGS if setting.section == "models"]
     assert ["name", *keys] == [field.name for field in fields(ModelSettings)]
     keys = [setting.key for setting in SETTINGS if setting.section == "clients"]

@@ -48,13 +48,13 @@ def test_hosts_count_wherever_hermes_listens(on_loopback: bool) -> None:
 
 
 def test_a_page_can_read_that_hermes_is_stopping() -> None:
-    stopping = SimpleNamespace(gate=Gate(loads(""), on_loopback=True), serving=lambda: False)
+    gate, stopping = Gate(loads(""), on_loopback=True), SimpleNamespace(serving=lambda: False)
     page, foreign = call("Host: localhost", "Origin: app://x"), call("Host: localhost", "Origin: https://evil.example")
     with pytest.raises(Draining):
-        Application._admit(stopping, page)
+        Application._admit(stopping, gate.admit, page)
     assert dict(page.headers)["Access-Control-Allow-Origin"] == "app://x"
     with pytest.raises(Forbidden):
-        Application._admit(stopping, foreign)
+        Application._admit(stopping, gate.admit, foreign)
 
 
 # -- keys, lock-outs and rates

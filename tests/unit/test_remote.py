@@ -1,9 +1,11 @@
 """The commands that ask a running Hermes: the question, what is made of every answer, and the tables."""
 
 import json
+import shutil
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -168,3 +170,33 @@ def test_exit_codes(front: Front, capsys: pytest.CaptureFixture[str], monkeypatc
     with pytest.raises(SystemExit) as caught:
         cli.main(["cancel"])
     assert caught.value.code == cli.BAD_COMMAND and {heard[2] for heard in front.heard} == {"Bearer hk-1"}
+
+
+@pytest.mark.parametrize(("environ", "url"), [
+    ({"HERMES_ADMIN_LISTEN": "unix:/run/a.sock"}, "unix:/run/a.sock"), ({"HERMES_ADMIN_LISTEN": "[::1]:1"}, "http://[::1]:1"),
+    ({"HERMES_ADMIN_LISTEN": "127.0.0.1:2", "HERMES_SERVER_LISTEN": "127.0.0.1:3"}, "http://127.0.0.1:2")])
+def test_where_managing_is_done_if_that_is_elsewhere(environ: dict[str, str], url: str, tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert remote.base_url(None, environ) == url and remote.base_url("unix:/b.sock", environ) == "unix:/b.sock"
+
+
+def test_with_a_certificate_it_is_https(tmp_path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(__file__).parents[1] / "process" / "tls"
+    shutil.copyfile(folder / "key.pem", tmp_path / "key.pem")
+    (tmp_path / "key.pem").chmod(0o600)
+    monkeypatch.chdir(tmp_path)
+    environ = {"HERMES_SERVER_TLS_CERT": str(folder / "cert.pem"), "HERMES_SERVER_TLS_KEY": "key.pem", "HERMES_SERVER_LISTEN": "127.0.0.1:3"}
+    assert remote.base_url(None, environ) == "https://127.0.0.1:3"
+    assert remote.base_url(None, environ | {"HERMES_ADMIN_LISTEN": "127.0.0.1:4"}) == "https://127.0.0.1:4"
+    assert remote.base_url(None, environ | {"HERMES_ADMIN_LISTEN": "unix:/a"}) == "unix:/a"
+
+
+def test_a_file_of_certificates_that_is_none() -> None:
+    with pytest.raises(remote.Refused, match="no answer from https://h"):
+        remote.run("status", "https://h", "", {}, ca="/nowhere")
+
+
+@pytest.mark.parametrize("url", ["unix:", "unix:/nowhere", "unix:" + "/a" * 100])
+def test_sockets_that_are_none(url: str) -> None:
+    with pytest.raises(remote.Refused, match="no answer from unix:"):
+        remote.run("status", url, "", {})
