@@ -214,6 +214,30 @@ def test_ending_a_call_is_told_inside_tls(towns) -> None:
         assert client.reply().body == b"the answer" and client.ending() == "whole"
 
 
+def test_an_upload_that_is_ended_can_still_read_why(towns) -> None:
+    """He is deaf to it and it goes on: what comes is thrown away without being looked at, and no reset eats the answer."""
+    town, asked = towns(), threading.Event()
+
+    def take(call: Call) -> Response:
+        call.cancelled = Cancelled("over")
+        asked.set()
+        poll = select.poll()
+        poll.register(call.client, select.POLLRDHUP)
+        assert poll.poll(20_000)
+        raise ClientGone
+
+    town.house.router = Router([Route("POST", "/x", DIALECT, take, streams_body=True)], [("", DIALECT)])
+    with Visitor(town) as client:
+        client.send_raw(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 10000000\r\n\r\n")
+        assert asked.wait(20)
+        client.send_raw(b"x" * 100_000)
+        [connection] = town.door._connections
+        connection.hang_up()
+        client.send_raw(b"x" * 100_000)
+        eventually(lambda: town.door.open == 0)
+        assert client.reply().status == 499 and client.ending() == "whole"
+
+
 def test_a_stop_closes_the_idle_by_the_rules(towns) -> None:
     town = towns()
     with Visitor(town) as client:
