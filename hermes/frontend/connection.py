@@ -18,7 +18,7 @@ from hermes.frontend.crowd import OUT_OF_DESCRIPTORS
 from hermes.frontend.exchange import Call, Dialect, Response, Streamed, apart, id_of
 from hermes.frontend.http1 import ChunkedBody, CountedBody, HeadReader, Request
 from hermes.frontend.house import House
-from hermes.frontend.lingering import SPARE, forget, linger, linger_deaf
+from hermes.frontend.lingering import SPARE, forget, linger, linger_deaf, reset, shut
 from hermes.frontend.router import Route
 from hermes.frontend.upload import Upload
 
@@ -60,6 +60,7 @@ class ClientConnection:
         self._unread: Upload | None = None      # the present request's body, as long as nobody has begun to keep it
         self._deaf = False                      # hung up: the kernel gives what is here, and does not wait for more
         self._cut = False                       # has an answer broken off that had begun?
+        self._unframed = False                  # does the present answer end where the connection does? (RFC 9112 §6.3)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self._limits.send))
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(self._limits.idle))
 
@@ -85,7 +86,8 @@ class ClientConnection:
                     break
             self._part()
         except (OSError, ClientGone):
-            return                              # nobody is left to be told
+            if self._unframed:
+                reset(self._sock)               # a proper end would pass for that of the answer
         finally:
             self._house.live.remove(self)
             self._park(0)
@@ -99,10 +101,11 @@ class ClientConnection:
     def hang_up(self) -> None:
         """Any thread: the server stops, and this connection waits for a request that must not come; or its call is ended."""
         self._deaf = True
-        try:
-            self._sock.shutdown(socket.SHUT_RD)
-        except OSError:
-            pass
+        shut(self._sock, socket.SHUT_RD)
+
+    def cut_off(self) -> None:
+        """Any thread: a call has been ended and goes on all the same, because its client does not read what is being sent to him."""
+        shut(self._sock, socket.SHUT_WR)
 
     # -- one request -----------------------------------------------------------------------------------------------
 
@@ -112,7 +115,7 @@ class ClientConnection:
             return False
         deadline = time.monotonic() + self._limits.head
         dialect = call = None
-        self._sent = self.idle = False
+        self._sent = self._unframed = self.idle = False
         self._last, self._unread = b"", None
         try:
             request = self._read_head(deadline)
@@ -342,7 +345,7 @@ class ClientConnection:
         elif coded:
             headers.append(("Transfer-Encoding", "chunked"))
         else:
-            self._keep = False
+            self._keep, self._unframed = False, call.request.method != "HEAD"
         waiting = self._head(call, answer.status, headers)
         if call.request.method == "HEAD":
             while not answer.source.ended:
@@ -374,6 +377,8 @@ class ClientConnection:
             last = self._last.removesuffix(b"\r\n") if call.request.http11 else self._last
             record = apart(last, answer.in_band(error))
             self._sock.sendall(http1.chunk(record) if call.request.http11 else record)
+        elif self._unframed and not getattr(error, "told", False):
+            raise ClientGone                    # he can be told in no other way
 
     def _part(self) -> None:
         """The end, if it is one by the rules and the client has not just left."""

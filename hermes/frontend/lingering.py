@@ -8,6 +8,7 @@ A socket that is closed with unread bytes answers with a reset, and whoever is s
 
 import select
 import socket
+import struct
 import time
 
 from hermes.frontend.upload import READ, Upload
@@ -51,3 +52,21 @@ def linger_deaf(sock: socket.socket) -> None:
             left -= len(data)
         if left <= 0 or poll.poll(LOOK * 1000):
             return
+
+
+def shut(sock: socket.socket, how: int) -> None:
+    """Shut one side down, from any thread. Not by the method of an SSLSocket, which takes the TLS off: the rest of an answer would go out in the
+    clear."""
+    try:
+        socket.socket.shutdown(sock, how)
+    except OSError:
+        pass
+
+
+def reset(sock: socket.socket) -> None:
+    """Close at once, so that nobody takes it for a proper end."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.close()
+    except OSError:
+        pass

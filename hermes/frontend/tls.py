@@ -115,14 +115,6 @@ class TlsConnection(ClientConnection):
         finally:
             self._sock.close()
 
-    def hang_up(self) -> None:
-        """Not SSLSocket.shutdown: that takes the TLS off, and the rest of an answer would go out in the clear."""
-        self._deaf = True
-        try:
-            socket.socket.shutdown(self._sock, socket.SHUT_RD)
-        except OSError:
-            pass
-
     def _shake_hands(self) -> bool:
         """False: it came to nothing, and the client needs no word about it, nor could it read one."""
         self._sock.settimeout(self._limits.head)

@@ -1,7 +1,10 @@
 """A queue that can be looked at and managed: requests ended in every phase, models at rest, and the commands that do it."""
 
+import json
 import re
-from contextlib import ExitStack
+import socket
+import time
+from contextlib import ExitStack, nullcontext
 
 import pytest
 
@@ -99,6 +102,29 @@ def test_ended_by_its_own_client_in_every_phase(ollama: Simulator, hermes: Herme
         assert "outcome=cancelled" in line and f"status={200 if phase == 'streaming' else 499} " in line and "client=ann " in line
     rests(hermes)
     assert ask(hermes, "ann", "next").status == 200 and model(hermes, name, "boss")["workers"]["pids"] == workers
+
+
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_ended_though_its_client_does_not_read(ollama: Simulator, hermes: Hermes, version: str) -> None:
+    """And what he reads later does not look whole: it has no last chunk, or the connection ends in a reset where its end would be the answer's."""
+    rests(hermes)
+    before, body = len(calls(ollama)), json.dumps({"model": "m", "prompt": "stuck @@tokens=1000000,interval=0@@"}).encode()
+    with Client(hermes.port) as client:
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.send_raw(f"POST /api/generate HTTP/{version}\r\nHost: localhost\r\nAuthorization: {key('ann')['Authorization']}\r\nX-Request-ID: stuck\r\n"
+                        f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        seen = [-1, -2]
+        while seen[-1] != seen[-2] or not seen[-1]:     # until nothing moves any more
+            time.sleep(0.2)
+            seen.append(next((one["tokens"] for one in requests(hermes, "ann")), 0))
+        assert end(hermes, "stuck") == (200, {"status": "cancelled"})
+        eventually(lambda: calls(ollama)[before].client_left, timeout=5)
+        rests(hermes)
+        assert ask(hermes, "ann", "next").status == 200
+        with pytest.raises(ConnectionResetError) if version == "1.0" else nullcontext():
+            while data := client.sock.recv(65536):
+                client.buffer += data
+        assert not client.buffer.endswith(b"0\r\n\r\n") and b'"done":true' not in client.buffer
 
 
 def test_a_pull_is_ended_by_its_id_and_goes_on_for_who_shares_it() -> None:

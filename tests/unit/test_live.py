@@ -1,5 +1,7 @@
 """The calls that are with a model: what is seen of them, and how one is ended."""
 
+import threading
+
 import pytest
 
 from hermes.errors import Cancelled
@@ -12,10 +14,13 @@ from hermes.frontend.queueing import sees
 
 class Connection:
     def __init__(self) -> None:
-        self.hung_up = 0
+        self.hung_up = self.cut = 0
 
     def hang_up(self) -> None:
         self.hung_up += 1
+
+    def cut_off(self) -> None:
+        self.cut += 1
 
 
 class Pending:
@@ -40,7 +45,7 @@ def call(name: str = "ann", request_id: str = "r", pending: Pending | None = Non
 
 @pytest.fixture
 def live() -> Live:
-    return Live()
+    return Live(patience=0.0)
 
 
 def everybody(_call: Call) -> bool:
@@ -110,6 +115,22 @@ def test_every_call_of_that_id_and_no_other(live: Live) -> None:
         live.add(number, each)
     assert live.cancel("r", everybody) == 2 and live.cancel("none", everybody) == 0
     assert [each.client.hung_up for each in calls] == [1, 0, 1, 0, 0]
+
+
+def test_only_who_does_not_end_is_cut_off() -> None:
+    live, ends, stays = Live(patience=0.2), call(pending=Pending()), call(pending=Pending())
+    live.add("ends", ends)
+    live.add("stays", stays)
+    ends.client.hang_up = lambda: threading.Thread(target=live.remove, args=("ends",)).start()
+    assert live.cancel("r", everybody) == 2
+    assert (ends.client.cut, stays.client.cut) == (0, 1)
+
+
+def test_it_is_waited_for_no_longer_than_it_takes() -> None:
+    live, ends = Live(patience=1e6), call(pending=Pending())
+    live.add("ends", ends)
+    ends.client.hang_up = lambda: threading.Thread(target=live.remove, args=("ends",)).start()
+    assert live.cancel("r", everybody) == 1 and ends.client.cut == 0
 
 
 def test_ones_own_and_with_manage_anybodys(live: Live) -> None:
