@@ -111,7 +111,7 @@ class Watch:
     def wait(self, sock: socket.socket, events: int, *, or_piece: bool = False) -> int:
         """Until `sock` is ready: its events; with `or_piece` also until a piece of the request's body has come: 0.
 
-        Raises Cancelled, ParentGone, UpstreamTimeout; when the time of the whole job is up, also if the socket is always ready.
+        Raises Cancelled, ParentGone, UpstreamTimeout; when the time of the job or of the phase is up, also if the socket is always ready.
         """
         fd = sock.fileno()
         if self._watched != (fd, events):
@@ -119,6 +119,8 @@ class Watch:
         now = self.asked = time.monotonic()
         if self._limit is not None:
             self._phase_end = now + self._limit
+        elif now >= self._phase_end:
+            raise UpstreamTimeout(self._phase)      # what comes without end, such as interim answers, is no sign of life
         if now >= self._end:
             raise self._over()
         end = self._end if self._end < self._phase_end else self._phase_end

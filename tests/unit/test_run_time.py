@@ -49,6 +49,16 @@ def test_a_socket_that_is_always_ready_gains_no_time(pair, total: float, run: fl
         watch.wait(ours, select.POLLIN)
 
 
+def test_nor_does_a_phase(pair) -> None:
+    """Interim answers without end are no answer."""
+    watch, ours, theirs = pair
+    theirs.sendall(b"100")
+    watch.begin(60.0)
+    watch.phase("no answer", 0.0)
+    with pytest.raises(UpstreamTimeout, match="no answer"):
+        watch.wait(ours, select.POLLIN)
+
+
 def test_a_phase_that_is_over_sooner_says_its_own_name(pair) -> None:
     watch, ours, _ = pair
     watch.begin(60.0, 60.0)
