@@ -5,6 +5,7 @@ proves nothing. Only the last record is ever parsed, once, at the end.
 """
 
 import json
+import re
 
 from hermes.errors import UpstreamBroken
 from hermes.workers.chunks import ChunkWalker, chunk, payload
@@ -12,7 +13,11 @@ from hermes.workers.messages import End, Failure
 
 BLANK = 8                   # bytes: an empty line, chunk-coded; behind a record it does not replace it
 SSE_ENDINGS = ("[DONE]", "message_stop", "response.completed")
-LINE_MAX = 16 << 20         # bytes of one record; the largest honest one is the final `context` of a long generation
+LINE_MAX = 1 << 20          # bytes of one record that are kept; a longer one is kept without most of its texts and numbers
+_ESCAPE = rb'\\(?:u[0-9A-Fa-f]{4}|[^u])'
+_TEXT = re.compile(rb'("(?>[^"\\]|%b){0,1000}+)(?>[^"\\]+|%b)*+("?)' % (_ESCAPE, _ESCAPE))       # its beginning, the rest, its end if it has come
+_NUMBERS = re.compile(rb"\[(?>[-+.0-9Ee]+,)++")
+_ASCII = bytes(range(128)) + b"?" * 128
 
 
 class LastRecord:
@@ -26,31 +31,38 @@ class LastRecord:
         self._before: list[bytes] = []
         self._parts: list[bytes] = []
         self._size = 0
+        self._shortened = False
         self.at_line_start = True
 
     def note(self, data: bytes) -> None:
         """Once for each read. Raises UpstreamBroken on an endless line."""
         if self.at_line_start and len(data) > BLANK:
-            self._before, self._parts, self._size = self._parts, [data], len(data)
+            self._before, self._parts, self._size, self._shortened = self._parts, [data], len(data), False
         else:
             self._parts.append(data)
             self._size += len(data)
             if self._size > LINE_MAX:
                 self._compact()
-            if self._size > LINE_MAX:
-                raise UpstreamBroken("Ollama's answer has a line of more than 16 MiB")
+                if self._size > LINE_MAX // 2:      # else each read would soon have to look at it again
+                    raise UpstreamBroken("Ollama's answer has an endless line")
         self.at_line_start = data.endswith(self._line_end)
 
     def _compact(self) -> None:
-        """Pieces that do not end where lines end: forget all lines but the last."""
+        """Pieces that do not end where lines end: forget all lines but the last, and of a long one what does not tell how it ends."""
         data = self.payload()
         data = data[data.rstrip().rfind(b"\n") + 1:]
+        if len(data) > LINE_MAX // 2:
+            data, self._shortened = shortened(data), True
         self._before.clear()
         self._parts = [chunk(data) if self._coded else data]
         self._size = len(data)
 
     def payload(self) -> bytes:
         """The last records, decoded; more of them than two where chunks and records do not coincide."""
+        data = self._decoded()
+        return data.translate(_ASCII) if self._shortened else data      # a character may have lost its first byte
+
+    def _decoded(self) -> bytes:
         data = b"".join(self._before + self._parts)
         if not self._coded:
             return data
@@ -62,6 +74,12 @@ class LastRecord:
             except UpstreamBroken:
                 pass                            # it was no chunk's end
         return payload(data)
+
+
+def shortened(record: bytes) -> bytes:
+    """A record, or the beginning of one, without most of each long text and list of numbers, such as the final `context` of a long generation.
+    The rest of it may follow: what was JSON is JSON again, but for bytes beyond ASCII."""
+    return _NUMBERS.sub(b"[", _TEXT.sub(rb"\1\2", record))
 
 
 def judge(ending: str, tail: bytes) -> End | Failure:

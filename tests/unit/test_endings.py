@@ -1,12 +1,14 @@
 """Did the stream end as a success ends? The last record says so, whatever way the chunks cut it."""
 
 import json
+import random
 from pathlib import Path
 
 import pytest
 
 from hermes.errors import UpstreamBroken
-from hermes.workers.endings import LINE_MAX, LastRecord, figures, figures_of, judge
+from hermes.workers import endings
+from hermes.workers.endings import LINE_MAX, LastRecord, figures, figures_of, judge, shortened
 from hermes.workers.messages import End, Failure
 
 
@@ -166,6 +168,40 @@ def test_old_records_are_not_kept(coded: bool) -> None:
 def test_one_line_may_not_grow_for_ever() -> None:
     with pytest.raises(UpstreamBroken):
         last_of(*[b"x" * (1 << 20)] * ((LINE_MAX >> 20) + 1))
+
+
+@pytest.mark.parametrize(("record", "short"), [
+    (b'{"a":"' + b"x" * 5000 + b'","b":7}', b'{"a":"' + b"x" * 1000 + b'","b":7}'),
+    (b'{"a":"' + b"x" * 5000, b'{"a":"' + b"x" * 1000),
+    (b'{"a":"' + b"\\u00e9" * 5000 + b'\\"","b":7}', b'{"a":"' + b"\\u00e9" * 1000 + b'","b":7}'),
+    (b'{"a":"' + b"x" * 5000 + b"\\", b'{"a":"' + b"x" * 1000 + b"\\"),
+    (b'{"a":"' + b"x" * 5000 + b"\\u00e", b'{"a":"' + b"x" * 1000 + b"\\u00e"),
+    (b'{"a":[1,-2.5e3,333],"b":[],"c":[7]}', b'{"a":[333],"b":[],"c":[7]}'), (b'{"a":[1,2', b'{"a":[2'), (b'{"a":[1,2,', b'{"a":['),
+    (b'{"a":"short","done":true}', b'{"a":"short","done":true}'),
+], ids=lambda text: repr(text[-12:]))
+def test_a_long_record_is_kept_short(record: bytes, short: bytes) -> None:
+    assert shortened(record) == short and shortened(short) == short
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_a_long_record_says_the_same_however_it_is_cut(coded: bool, monkeypatch) -> None:
+    monkeypatch.setattr(endings, "LINE_MAX", 16_000)
+    draw = random.Random(20261127)
+    words = ["a", "é", "日", "😀", "\\", '"', "\n", "\x01", "[1,2,", "x" * 50]
+    for _ in range(200):
+        record = {"response": "".join(draw.choices(words, k=draw.randrange(3000))), "done": True, "context": draw.choices(range(10**6), k=draw.randrange(3000)), "eval_count": 7}
+        line, pieces = json.dumps(record, ensure_ascii=draw.random() < 0.5, separators=(",", ":")).encode() + b"\n", []
+        while line:
+            size = draw.choice([1, 2, 3, 700, 1500])
+            pieces, line = [*pieces, line[:size]], line[size:]
+        kept = last_of(b'{"done":false}\n', *pieces, coded=coded)
+        assert judge("done", kept) == End(0, 7) and len(kept) <= 16_000 + len(b'{"done":false}\n')
+
+
+@pytest.mark.parametrize("coded", [False, True])
+def test_a_long_error_is_one(coded: bool) -> None:
+    kept = last_of(b'{"error":"', *["no, ü".encode() * 10_000] * 50, b'"}\n', coded=coded)
+    assert isinstance(verdict := judge("done", kept), Failure) and verdict.error == FAILED and verdict.text.startswith("no, ")
 
 
 def test_chunks_that_never_end_with_a_line_are_no_endless_line() -> None:
