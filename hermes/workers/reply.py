@@ -72,6 +72,8 @@ class Reply:
             if not colon or not _NAME.match(raw_name) or _CONTROL.search(value) or name in headers and name in ("content-length", "transfer-encoding"):
                 raise UpstreamBroken("Ollama's answer has a malformed header")
             headers[name] = value.strip(b" \t").decode("latin-1")
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise UpstreamBroken("Ollama's answer is compressed, and nobody has asked for that")
         self.headers = headers
         self.last = status[1] == b"0" or "close" in headers.get("connection", "").lower()
         self._decide_framing()
