@@ -22,8 +22,9 @@ unit: $(VENV)/ready  ## what needs no process: seconds
 soak: $(VENV)/ready  ## what is too large for every day: uploads of 2 GiB
 	HERMES_TEST_LARGE=1 $(BIN)/python -m pytest tests/process/test_uploads.py -k larger_than_memory
 
-faults: $(VENV)/ready  ## bad input and greedy clients for longer than in `test`: minutes
-	HERMES_TEST_FAULTS=1 $(BIN)/python -m pytest tests/unit/test_http1_fuzz.py tests/process/test_fuzz.py tests/process/test_greedy.py tests/process/test_doors.py -q
+faults: $(VENV)/ready  ## bad input, greedy clients, a bad upstream and dying workers for longer than in `test`: minutes
+	HERMES_TEST_FAULTS=1 $(BIN)/python -m pytest tests/unit/test_http1_fuzz.py tests/process/test_fuzz.py tests/process/test_greedy.py tests/process/test_doors.py \
+		tests/process/test_upstream.py tests/process/test_endurance.py tests/process/test_supervision.py -q -o faulthandler_timeout=900
 
 # Installs nothing. pip: pytest ollama openai anthropic langchain-ollama llm llm-ollama, and apart from them pytest litellm mcp (COMPAT_PYTHON: both pythons);
 # npm: ollama openai ai ollama-ai-provider-v2 @ai-sdk/openai-compatible @anthropic-ai/sdk (HERMES_COMPAT_NODE: the folder).
