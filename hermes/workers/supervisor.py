@@ -19,6 +19,7 @@ The supervisor knows pools by what they offer (class Staffed); it imports nothin
 
 import logging
 import os
+import signal
 import threading
 import time
 from multiprocessing import connection
@@ -208,7 +209,7 @@ class Supervisor:
         if child.unwanted or self.stopping:
             log.debug("worker left pool=%s pid=%d", crew.pool.name, child.pid)
             return
-        log.warning("worker died pool=%s pid=%d code=%s", crew.pool.name, child.pid, code)
+        log.warning("worker died pool=%s pid=%d %s", crew.pool.name, child.pid, _how(code))
         self._count_death(crew, child.started)
 
     def _count_death(self, crew: Crew, started: float) -> None:
@@ -239,6 +240,14 @@ class Supervisor:
                 child.kill()
         while any(crew.children for crew in self._crews):
             self.step(time.monotonic() + 1.0)
+
+
+def _how(code: int) -> str:
+    """How a process ended, by its exit code as multiprocessing has it."""
+    try:
+        return f"signal={signal.Signals(-code).name}"
+    except ValueError:                              # no signal, or a nameless one
+        return f"code={code}"
 
 
 def _reap_strangers(ours: set[int]) -> None:

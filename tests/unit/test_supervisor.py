@@ -171,6 +171,15 @@ def test_death_of_an_idle_worker(world: World) -> None:
     assert world.idle() == 2 and len(world.started) == 3
 
 
+@pytest.mark.parametrize(("code", "text"), [(-9, "signal=SIGKILL"), (-11, "signal=SIGSEGV"), (3, "code=3"), (0, "code=0"), (-40, "code=-40")])
+def test_how_a_worker_died_is_logged_once(world: World, caplog, code: int, text: str) -> None:
+    world.supervise(1)
+    world.ready()
+    world.started[0].die(code)
+    world.step()
+    assert [record.getMessage() for record in caplog.records if "died" in record.getMessage()] == [f"worker died pool=m pid={1 << 30} {text}"]
+
+
 def test_pipe_of_a_leased_worker_is_the_leases(world: World, new_pair) -> None:
     world.supervise(1)
     world.ready()
