@@ -94,7 +94,8 @@ class Application:
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
-    def run(self) -> None:
+    def run(self) -> bool:
+        """Returns whether Hermes has been able to work at all."""
         self._listen_to_signals()
         _raise_descriptor_limit()
         if self._keeper:
@@ -107,9 +108,15 @@ class Application:
             self.supervisor.step(self._next_look())
             while self._signals:
                 self._heed(self._signals.popleft())
+            if self.life is Life.SERVING and self.supervisor.hopeless:
+                log.error("no worker process stands; ending")
+                self._become(Life.DRAINING)
+                self._drain_until = 0.0
             if self.life is Life.DRAINING and (self._quiet() or time.monotonic() >= self._drain_until):
                 self._become(Life.STOPPED)
+        able = not self.supervisor.hopeless
         self._stop()
+        return able
 
     def _next_look(self) -> float:
         if self.life is Life.DRAINING:

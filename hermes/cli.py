@@ -101,13 +101,12 @@ def serve(options: argparse.Namespace) -> int:
         return CANNOT_START
     handler = logs.start(app.config.log.level)
     try:
-        app.run()
+        return OK if app.run() else CANNOT_START
     except Exception:
         logs.last_words()
         return FAILED
     finally:
         logs.stop(handler)
-    return OK
 
 
 def check(options: argparse.Namespace) -> int:

@@ -85,6 +85,7 @@ class Supervisor:
         os.set_blocking(self.wake_reader, False)
         os.set_blocking(self._wake_writer, False)
         self.stopping = False
+        self._stood = False                         # has any worker ever said READY?
         self._reaper = os.getpid() == 1
 
     @property
@@ -107,6 +108,11 @@ class Supervisor:
     def starting(self) -> dict[str, int]:
         """Pool name → workers that are on their way. Any thread: a picture, not a promise."""
         return {crew.pool.name: len(crew.starting) for crew in tuple(self._crews)}
+
+    @property
+    def hopeless(self) -> bool:
+        """Has every pool been given up before a single worker stood? Then it is not their crashing but this machine."""
+        return not self._stood and bool(self._crews) and all(crew.resting_until is not None for crew in self._crews)
 
     def step(self, until: float) -> None:
         """Start what is due, then wait for whatever happens first, at most until the monotonic time `until`."""
@@ -184,6 +190,7 @@ class Supervisor:
             return
         if ready:
             crew.starting.remove(child)
+            self._stood = True
             if crew.resting_until is not None:
                 self._reopen(crew)
             crew.pool.offer(child)

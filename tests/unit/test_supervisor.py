@@ -218,6 +218,26 @@ def test_giving_up_and_trying_again(world: World) -> None:
     assert world.pool.snapshot().closed is None and world.idle() == 1
 
 
+def test_hopeless_only_if_no_worker_ever_stood(world: World, new_child) -> None:
+    world.supervise(1)
+    other = Pool("other", "other", 1, 4, world.supervisor.wake)
+    world.supervisor.supervise(other)
+    world.step()
+    assert not world.supervisor.hopeless
+    for _ in range(5):
+        assert not world.supervisor.hopeless
+        for child in world.started:
+            child.die()
+        world.step()
+        world.later(2.1)
+    assert world.supervisor.hopeless
+    world.later(PROBE)
+    world.ready()
+    assert not world.supervisor.hopeless
+    world.die_again_and_again(10)
+    assert not world.supervisor.hopeless
+
+
 def test_a_probe_is_one_worker_whatever_the_size(world: World) -> None:
     world.supervise(4)
     for _ in range(5):
