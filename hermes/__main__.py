@@ -6,7 +6,9 @@ import sys
 if not __package__:
     sys.path[0] = os.path.dirname(os.path.abspath(sys.path[0]))
 
-from hermes.cli import main  # noqa: E402
-
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        from hermes.cli import main
+        sys.exit(main())
+    except KeyboardInterrupt:           # while it was still being loaded
+        sys.exit(0)

@@ -10,7 +10,15 @@ import sys
 import zipfile
 from importlib import resources
 
-MAIN = "import sys\nfrom hermes.cli import main\n\nif __name__ == \"__main__\":\n    sys.exit(main())\n"
+MAIN = """import sys
+
+if __name__ == "__main__":
+    try:
+        from hermes.cli import main
+        sys.exit(main())
+    except KeyboardInterrupt:           # while it was still being loaded
+        sys.exit(0)
+"""
 STAMP = (1980, 1, 1, 0, 0, 0)       # the earliest a zip file knows
 
 
