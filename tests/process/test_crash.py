@@ -2,10 +2,12 @@
 
 import os
 import signal
+import threading
 import time
 
+from hermes.dispatch.lease import HUNG_MARGIN
 from hermes.simulator import Simulator
-from tests.harness import SLOW, Client, Hermes, eventually, in_threads, post
+from tests.harness import SLOW, Client, Hermes, eventually, in_threads, post, status_field
 
 CONFIG = '[models.m]\nmodel = "smollm2:135m"\nmax_concurrency = {size}\nmax_queue = 100\n'
 
@@ -15,7 +17,7 @@ def sent(ollama: Simulator, prompt: str) -> bytes:
 
 
 def test_kill_one_of_eight_streaming_workers_fifty_rounds() -> None:
-    """The other seven are byte-exact every time; the victim's client is told in band; the pool is full again at once."""
+    """A2. The other seven are byte-exact every time; the victim's client is told in band; the pool is full again at once."""
     exact, told, refilled = 0, 0, []
     with Simulator(parallel=8, keep_bodies=True) as ollama, Hermes(ollama.url, CONFIG.format(size=8)) as hermes:
         eventually(lambda: hermes.staffed("m"))
@@ -47,17 +49,32 @@ def refill(hermes: Hermes, since: float) -> float:
 
 
 def test_kill_a_whole_pool_with_twenty_queued() -> None:
-    with Simulator(parallel=4, keep_bodies=True) as ollama, Hermes(ollama.url, CONFIG.format(size=4)) as hermes:
-        eventually(lambda: hermes.staffed("m"))
+    """A3. Who waits is served once; and the other model's streams run as they did before."""
+    config = CONFIG.format(size=4) + '[models.b]\nmodel = "gemma3:270m"\nmax_concurrency = 4\n'
+    with Simulator(parallel=4, keep_bodies=True) as ollama, Hermes(ollama.url, config) as hermes:
+        eventually(lambda: hermes.staffed("m") and hermes.staffed("b"))
+
+        def other(number: int) -> tuple[float, bool]:
+            prompt, began = f"other {number} @@tokens=100,interval=0.01@@", time.monotonic()
+            reply = post(hermes.port, "/api/generate", {"model": "gemma3:270m", "prompt": prompt})
+            return time.monotonic() - began, reply.complete and reply.body == sent(ollama, prompt)
+
+        undisturbed = max(took for took, _ in in_threads(4, other))
+        others: list = []
+        beside = threading.Thread(target=lambda: others.extend(in_threads(4, lambda number: other(number + 4))))
         running = [Client(hermes.port).send("POST", "/api/generate", {"model": "smollm2:135m", "prompt": f"running {n} @@tokens=500,interval=0.01@@"}) for n in range(4)]
         for client in running:
             client.read_until(b'"done":false')
         queued = [Client(hermes.port).send("POST", "/api/generate", {"model": "smollm2:135m", "prompt": f"queued {n}"}) for n in range(20)]
         eventually(lambda: hermes.model("m")["queue"]["depth"] == 20)
+        beside.start()
+        eventually(lambda: ollama.running("gemma3:270m") == 4)
         for pid in hermes.workers("m"):
             os.kill(pid, signal.SIGKILL)
         replies = in_threads(20, lambda n: queued[n].reply())
         assert sum(reply.status == 200 and reply.complete and reply.body == sent(ollama, f"queued {n}") for n, reply in enumerate(replies)) == 20
+        beside.join()
+        assert [exact for _, exact in others] == [True] * 4 and max(took for took, _ in others) <= undisturbed * (1 + 0.1 * SLOW)
         for client in running:
             reply = client.reply()
             assert not reply.complete and "error" in reply.records()[-1]
@@ -68,6 +85,7 @@ def test_kill_a_whole_pool_with_twenty_queued() -> None:
 
 
 def test_a_worker_that_dies_before_the_head_costs_the_client_nothing() -> None:
+    """A2. Nothing had been sent yet: it is tried again, once."""
     with Simulator() as ollama, Hermes(ollama.url, CONFIG.format(size=1)) as hermes:
         eventually(lambda: hermes.staffed("m"))
         with Client(hermes.port) as client:
@@ -81,20 +99,25 @@ def test_a_worker_that_dies_before_the_head_costs_the_client_nothing() -> None:
 
 
 def test_a_stopped_worker_is_killed_and_replaced() -> None:
+    """A5. In the middle of a stream; and no thread of the parent stays with it."""
     config = '[ollama]\nidle_timeout = "300ms"\n' + CONFIG.format(size=1)
     with Simulator() as ollama, Hermes(ollama.url, config) as hermes:
         eventually(lambda: hermes.staffed("m"))
         with Client(hermes.port) as client:
             client.send("POST", "/api/generate", {"model": "smollm2:135m", "prompt": "p @@tokens=1000,interval=0.02@@"}).read_until(b'"done":false')
-            victim = hermes.workers("m")[0]
+            victim, threads = hermes.workers("m")[0], int(status_field(hermes.pid, "Threads"))
+            stopped = time.monotonic()
             os.kill(victim, signal.SIGSTOP)
             reply = client.reply()
             assert not reply.complete and "hung" in reply.records()[-1]["error"]
         eventually(lambda: victim not in hermes.children() and hermes.staffed("m"))
+        assert time.monotonic() - stopped <= 0.3 + HUNG_MARGIN + 1.0 * SLOW
         assert post(hermes.port, "/api/generate", {"model": "smollm2:135m", "prompt": "again", "stream": False}).status == 200
+        eventually(lambda: int(status_field(hermes.pid, "Threads")) <= threads)
 
 
 def test_a_crash_loop_closes_its_pool_and_no_other() -> None:
+    """A4, with workers that die once they stand (at boot: test_supervision.py)."""
     config = CONFIG.format(size=1) + '[models.other]\nmodel = "gemma3:270m"\n'
     with Simulator() as ollama, Hermes(ollama.url, config) as hermes:
         eventually(lambda: hermes.staffed("m") and hermes.staffed("other"))

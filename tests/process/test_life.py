@@ -7,11 +7,12 @@ import socket
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from hermes.simulator import Simulator
-from tests.harness import ROOT, SLOW, Client, Hermes, children, cmdline, direct_children, eventually, get, in_threads, post, zombies
+from tests.harness import ROOT, SLOW, Client, Hermes, children, cmdline, descriptors, direct_children, eventually, get, in_threads, post, status_field, zombies
 
 CONFIG = '[models.m]\nmodel = "smollm2:135m"\nmax_concurrency = 8\n'
 
@@ -33,6 +34,7 @@ def exact(ollama: Simulator, clients: list[Client]) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_to_the_whole_group_with_eight_streams(number: int) -> None:
+    """A8, A9. They end as they would have, and so does Hermes."""
     with Simulator(parallel=8, keep_bodies=True) as ollama, Hermes(ollama.url, CONFIG) as hermes:
         clients = streams(hermes, 8, "tokens=60,interval=0.02")
         os.killpg(hermes.pid, number)
@@ -41,7 +43,25 @@ def test_signal_to_the_whole_group_with_eight_streams(number: int) -> None:
         assert not hermes.line("Traceback")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signal_to_the_whole_group_while_it_starts(number: int) -> None:
+    """A9. At any moment: it ends, in good time and without a traceback. What Python says before it has loaded Hermes is its own affair."""
+    for delay in (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4):
+        process = subprocess.Popen([sys.executable, "-m", "hermes", "serve"], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True,
+                                   env={**os.environ, "HERMES_SERVER_LISTEN": "127.0.0.1:0", "HERMES_LOG_LEVEL": "error"})
+        try:
+            process.wait(delay)
+        except subprocess.TimeoutExpired:
+            pass
+        os.killpg(process.pid, number)
+        said = process.communicate(timeout=30)[1]
+        if b"Traceback" not in said:
+            assert process.returncode in (0, -number), (delay, process.returncode, said)
+        assert b"Traceback" not in said or b"hermes" not in said, (delay, said)
+
+
 def test_while_draining_nobody_new_is_let_in() -> None:
+    """A8."""
     with Simulator(parallel=8, keep_bodies=True) as ollama, Hermes(ollama.url, CONFIG) as hermes:
         kept = Client(hermes.port)
         assert kept.send("GET", "/livez").reply().complete
@@ -63,6 +83,7 @@ def refused(port: int) -> bool:
 
 
 def test_idle_it_stops_at_once() -> None:
+    """A8."""
     with Simulator() as ollama, Hermes(ollama.url, CONFIG) as hermes:
         eventually(lambda: hermes.staffed("m"))
         started = time.monotonic()
@@ -71,6 +92,7 @@ def test_idle_it_stops_at_once() -> None:
 
 
 def test_what_runs_past_drain_timeout_is_cut_and_told() -> None:
+    """A8."""
     with Simulator(parallel=8) as ollama, Hermes(ollama.url, 'drain_timeout = "500ms"\n' + CONFIG) as hermes:
         clients = streams(hermes, 2, "tokens=100000,interval=0.02")
         started = time.monotonic()
@@ -84,6 +106,7 @@ def test_what_runs_past_drain_timeout_is_cut_and_told() -> None:
 
 
 def test_a_second_signal_ends_it_at_once() -> None:
+    """A8."""
     with Simulator(parallel=8) as ollama, Hermes(ollama.url, 'drain_timeout = "60s"\n' + CONFIG) as hermes:
         clients = streams(hermes, 2, "tokens=100000,interval=0.02")
         hermes.signal(signal.SIGTERM)
@@ -96,24 +119,35 @@ def test_a_second_signal_ends_it_at_once() -> None:
             client.close()
 
 
-@pytest.mark.parametrize("phase", ["idle", "prefill", "streaming"])
+@pytest.mark.parametrize("phase", ["starting", "idle", "prefill", "streaming"])
 def test_kill_the_parent_and_nothing_is_left(phase: str) -> None:
+    """A7. No process, no connection to Ollama, and the address is free."""
     with Simulator(parallel=8) as ollama, Hermes(ollama.url, CONFIG) as hermes:
-        eventually(lambda: hermes.staffed("m"))
+        if phase != "starting":
+            eventually(lambda: hermes.staffed("m"))
         clients = []
-        if phase != "idle":
+        if phase in ("prefill", "streaming"):
             marks = {"prefill": "@@prompt_time=60@@", "streaming": "@@tokens=100000,interval=0.02@@"}[phase]
             clients = [Client(hermes.port).send("POST", "/api/generate", {"model": "m", "prompt": f"{n} {marks}"}) for n in range(4)]
             eventually(lambda: ollama.running("smollm2:135m") == 4)
-        pids = [pid for pid in group(hermes.pid) if pid != hermes.pid]
-        assert len(pids) >= 8
+        pids = eventually(lambda: len(family := [pid for pid in group(hermes.pid) if pid != hermes.pid]) >= (2 if phase == "starting" else 8) and family)
         os.kill(hermes.pid, signal.SIGKILL)
         started = time.monotonic()
         eventually(lambda: not [pid for pid in pids if cmdline(pid)], what="the end of every process")
         assert time.monotonic() - started < 1.0 * SLOW
-        eventually(lambda: ollama.running("smollm2:135m") == 0)
+        eventually(lambda: ollama.running("smollm2:135m") == 0 and ollama.open_connections == 0)
+        assert time.monotonic() - started < 2.0 * SLOW
+        hermes.wait()
+        hermes.lines.clear()            # a worker that was just being born says that nobody brought it up
+        with Hermes(ollama.url, f'[server]\n{CONFIG}', command=lambda config: on_port(config, hermes.port)) as heir:
+            assert heir.port == hermes.port and get(heir.port, "/livez").status == 200
         for client in clients:
             client.close()
+
+
+def on_port(config: Path, port: int) -> list[str]:
+    config.write_text(config.read_text(encoding="utf-8").replace("127.0.0.1:0", f"127.0.0.1:{port}"), encoding="utf-8")
+    return [sys.executable, "-m", "hermes", "serve", "--config", str(config)]
 
 
 def group(pid: int) -> list[int]:
@@ -123,6 +157,7 @@ def group(pid: int) -> list[int]:
 
 
 def test_reload_applies_without_dropping_anything_and_keeps_the_old_on_error() -> None:
+    """A11."""
     with Simulator(parallel=8, keep_bodies=True) as ollama, Hermes(ollama.url, '[models.m]\nmodel = "smollm2:135m"\nmax_concurrency = 2\n') as hermes:
         clients = streams(hermes, 2, "tokens=80,interval=0.02")
         hermes.write_config('[models.m]\nmax_concurrency = "two"\nmodle = "x"\n')
@@ -142,9 +177,12 @@ def test_reload_applies_without_dropping_anything_and_keeps_the_old_on_error() -
 
 
 def test_reloading_a_hundred_times_leaks_nothing_and_fails_nobody() -> None:
+    """A11. Good files and bad ones in turn, under load."""
     both = [f'[models.m]\nmodel = "smollm2:135m"\nmax_concurrency = {size}\n' for size in (2, 3)]
     with Simulator(parallel=8) as ollama, Hermes(ollama.url, both[0]) as hermes:
         eventually(lambda: hermes.staffed("m"))
+        assert post(hermes.port, "/api/generate", {"model": "m", "prompt": "x"}).complete
+        before = looks(hermes.pid)
         failed = []
 
         def load(number: int) -> None:
@@ -155,30 +193,41 @@ def test_reloading_a_hundred_times_leaks_nothing_and_fails_nobody() -> None:
 
         def reload(_: int) -> None:
             for step in range(100):
-                seen = sum("configuration reloaded" in line for line in list(hermes.lines))
-                hermes.write_config(both[step % 2])
+                seen = len(hermes.lines)
+                word = "reloaded config=" if step % 4 < 2 else "not reloaded"
+                hermes.write_config([*both, "[models.m]\nmodle = 7\n", "[models.m\n"][step % 4])
                 hermes.signal(signal.SIGHUP)
-                eventually(lambda seen=seen: sum("configuration reloaded" in line for line in list(hermes.lines)) > seen)
+                eventually(lambda seen=seen, word=word: any(word in line for line in hermes.lines[seen:]))
 
         in_threads(5, lambda n: reload(n) if n == 0 else load(n))
         assert failed == []
         hermes.write_config(both[0])
         hermes.signal(signal.SIGHUP)
         eventually(lambda: len(hermes.children()) == 4, what="two workers and two for control")
+        eventually(lambda: looks(hermes.pid) <= before, what="as many descriptors and threads as before")
+
+
+def looks(pid: int) -> tuple[int, int]:
+    """Descriptors and threads, without those of a connection that is just closing."""
+    return min((descriptors(pid), int(status_field(pid, "Threads"))) for _ in range(100))
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a PID namespace needs root and unshare")
 def test_as_pid_1_it_stops_on_term_and_reaps_orphans() -> None:
-    """Orphans are re-parented to PID 1; a worker that dies meanwhile is still Hermes's own to reap."""
+    """A10. Orphans are re-parented to PID 1; a worker that dies meanwhile is still Hermes's own to reap."""
     with Simulator() as ollama:
         command = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child", sys.executable, "-m", "hermes", "serve", "--config"]
         with Hermes(ollama.url, CONFIG, command=lambda path: [*command, str(path)]) as hermes:
             eventually(lambda: hermes.staffed("m"))
             inner = next(pid for pid in direct_children(hermes.pid))
-            subprocess.run(["nsenter", "--target", str(inner), "--pid", "--mount", "sh", "-c", "(sleep 0.1 & sleep 0.1 & sleep 0.1 &) & exit 0"],
+            subprocess.run(["nsenter", "--target", str(inner), "--pid", "--mount", "sh", "-c", "for n in $(seq 20); do (sleep 0.1 & exec sleep 0.05) & done; exit 0"],
                            check=True, cwd="/")
+            orphans = eventually(lambda: {pid for pid in direct_children(inner) if cmdline(pid).startswith(b"sleep")}, what="orphans")
             os.kill(children(inner)[0], signal.SIGKILL)
-            eventually(lambda: hermes.staffed("m") and not zombies(inner), what="reaping")
+            began = time.monotonic()
+            eventually(lambda: len(children(inner)) == 10 and hermes.staffed("m") and not zombies(inner) and not orphans & {*direct_children(inner)}, what="reaping")
+            assert time.monotonic() - began <= 2.0 * SLOW
+            assert len([line for line in hermes.lines if "worker died" in line]) == 1 and hermes.line("signal=SIGKILL")
             assert post(hermes.port, "/api/generate", {"model": "m", "prompt": "x"}).complete
             os.kill(inner, signal.SIGTERM)
             assert hermes.wait() == 0

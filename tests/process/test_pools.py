@@ -13,14 +13,16 @@ from tests.harness import Client, Hermes, eventually, get, in_threads, post
 CHAT = [{"role": "user", "content": "hello"}]
 
 
+NAMES = {"a": "smollm2:135m", "b": "gemma3:270m", "c": "all-minilm"}
+
+
 def models(**sizes: int) -> str:
-    names = {"a": "smollm2:135m", "b": "gemma3:270m", "c": "all-minilm"}
-    return "".join(f'[models.{key}]\nmodel = "{names[key]}"\nmax_concurrency = {size}\nmax_queue = 400\n' for key, size in sizes.items())
+    return "".join(f'[models.{key}]\nmodel = "{NAMES[key]}"\nmax_concurrency = {size}\nmax_queue = 400\n' for key, size in sizes.items())
 
 
-@pytest.mark.parametrize("sizes", [(1, 2, 3), (4, 8, 5), (8, 1, 6)])
+@pytest.mark.parametrize("sizes", [(1, 2, 3), (4, 8, 5), (16, 3, 6)])
 def test_high_water_equals_max_concurrency(sizes: tuple[int, int, int]) -> None:
-    """3 models, 200 requests, half of them by the model's other name."""
+    """A16. 3 models, 200 requests, half of them by the model's other name."""
     size = dict(zip("abc", sizes, strict=True))
     with Simulator(parallel=16, prompt_time=0.05, tokens=8) as ollama, Hermes(ollama.url, models(**size)) as hermes:
         eventually(lambda: all(hermes.staffed(key) for key in size))
@@ -35,7 +37,40 @@ def test_high_water_equals_max_concurrency(sizes: tuple[int, int, int]) -> None:
         assert {key: ollama.high_water(name) for key, name in (("a", "smollm2:135m"), ("b", "gemma3:270m"), ("c", "all-minilm"))} == size
 
 
+def test_high_water_holds_while_the_sizes_change() -> None:
+    """A16. Reloads under load: never more than the largest size, and at rest exactly the last."""
+    sizes = [dict(a=4, b=2, c=1), dict(a=1, b=3, c=2), dict(a=2, b=1, c=3)]
+    with Simulator(parallel=16, token_interval=0.005, tokens=8) as ollama, Hermes(ollama.url, models(**sizes[0])) as hermes:
+        eventually(lambda: all(hermes.staffed(key) for key in "abc"))
+        over = threading.Event()
+
+        def call(number: int) -> set[int]:
+            statuses = set()
+            while not over.is_set():
+                name = "abc"[number % 3]
+                path, body = ("/api/embed", {"input": "x @@delay=0.02@@"}) if name == "c" else ("/api/generate", {"prompt": "x"})
+                statuses.add(post(hermes.port, path, {"model": name, **body}).status)
+            return statuses
+
+        def reload() -> set[int]:
+            try:
+                for size in sizes:
+                    hermes.write_config(models(**size))
+                    hermes.signal(signal.SIGHUP)
+                    eventually(lambda size=size: all(hermes.model(key)["workers"]["max"] == size[key] and hermes.staffed(key) for key in "abc"))
+                ollama.reset_high_water()
+                eventually(lambda: all(ollama.high_water(NAMES[key]) >= sizes[2][key] for key in "abc"))
+                return {200}
+            finally:
+                over.set()
+
+        ollama.reset_high_water()
+        assert in_threads(13, lambda number: reload() if number == 12 else call(number)) == [{200}] * 13
+        assert {key: ollama.high_water(NAMES[key]) for key in "abc"} == sizes[2]
+
+
 def test_high_water_holds_while_workers_are_killed() -> None:
+    """A16."""
     size = {"a": 4, "b": 2, "c": 1}
     with Simulator(parallel=16, token_interval=0.005, tokens=10) as ollama, Hermes(ollama.url, models(**size)) as hermes:
         eventually(lambda: all(hermes.staffed(key) for key in size))
