@@ -254,6 +254,25 @@ def links(pid: int) -> list[str]:
     return [os.readlink(f"/proc/{pid}/fd/{name}") for name in os.listdir(f"/proc/{pid}/fd")]
 
 
+def test_a14_the_time_of_day_jumps(spoil) -> None:
+    """A14. By an hour, forth and back, several times a second, in the parent and in the workers: nobody is late. (Where it is asked for at
+    all: tests/unit/test_architecture.py.)"""
+    jump = "import time; now = time.time; time.time = lambda: now() + 3600 * (-1) ** int(time.monotonic() * 5)"
+    environ, cause = spoil(jump, jump)
+    cause.touch()
+    config = '[ollama]\nfirst_byte_timeout = "20s"\nidle_timeout = "20s"\ntotal_timeout = "30s"\n' + CONFIG
+    with Simulator(parallel=4) as ollama, Hermes(ollama.url, config, **environ) as hermes:
+        eventually(lambda: hermes.staffed("m") and hermes.staffed("other"))
+        workers = hermes.children()
+        in_threads(4, lambda number: [post(hermes.port, "/api/generate", {"model": "m", "prompt": "x"}) for _ in range(10)])
+        reply = post(hermes.port, "/api/generate", {"model": "m", "prompt": "@@tokens=100,interval=0.01@@"})
+        assert reply.complete and hermes.children() == workers and not died(hermes)
+        totals = hermes.status()["totals"]
+        assert totals["ok"] >= 41 and totals["errors"] == totals["rejected"] == totals["cancelled"] == 0, totals
+        times = {hermes.status()["now"][:13] for _ in range(2) if not waited(lambda: False, 0.2)}
+        assert len(times) == 2, "and it did jump"
+
+
 def test_a15_the_resource_tracker_is_killed() -> None:
     """A15. Nothing of Hermes's depends on it; the next worker has a new one."""
     with Simulator() as ollama, Hermes(ollama.url, CONFIG) as hermes:

@@ -17,6 +17,13 @@ RANKS = {"hermes": 0, "hermes.errors": 1, "hermes.names": 1, "hermes.config": 1,
          "hermes.archive": 7, "hermes.remote": 6, "hermes.deploy": 7, "hermes.__main__": 8}
 STRANGERS = [("hermes.frontend.router", "hermes.dispatch.dispatcher"), ("hermes.frontend.router", "hermes.workers.supervisor"),
              ("hermes.dispatch.dispatcher", "hermes.workers.supervisor")]
+# Who may ask for the time of day, and for what: whatever waits or measures asks the monotonic clock.
+WALL_CLOCKS = {"hermes.frontend.connection": {"time.time"},                      # the Date header
+               "hermes.observe.status": {"time.time", "datetime.fromtimestamp"},   # when the picture was taken
+               "hermes.observe.logs": {"time.gmtime"},                             # a line's time
+               "hermes.observe.usage": {"time.time"}, "hermes.observe.usagefile": {"time.time"}}       # whose day it is
+WALL = {f"time.{name}" for name in ("time", "time_ns", "localtime", "gmtime", "strftime", "ctime", "asctime", "clock_gettime", "clock_gettime_ns", "CLOCK_REALTIME")}
+WALL |= {f"{kind}.{name}" for kind in ("datetime", "date") for name in ("now", "utcnow", "today", "fromtimestamp", "utcfromtimestamp")}
 WORKER = {"hermes", "hermes.errors", "hermes.workers",
           *("hermes.workers." + name for name in ("messages", "chunks", "endings", "watch", "reply", "connection", "ollama", "relay", "worker"))}
 
@@ -173,6 +180,16 @@ def test_what_is_dangerous_is_found(source: str) -> None:
 @pytest.mark.parametrize("source", ["re.compile(x)", "sock.recv(4)", "json.loads(x)", "import urllib.request", "x.codeop"])
 def test_what_is_harmless_is_not(source: str) -> None:
     assert not dangers(ast.parse(source))
+
+
+@pytest.mark.parametrize("module", [name for name in TREES if not name.startswith("hermes.simulator")])
+def test_the_time_of_day_is_for_texts_only(module: str) -> None:
+    """A14. A clock that is put right ends nobody's patience."""
+    nodes = list(ast.walk(TREES[module]))
+    found = {ast.unparse(node) for node in nodes if isinstance(node, ast.Attribute)} & WALL
+    assert found == WALL_CLOCKS.get(module, set())
+    imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) and node.module == "time" for alias in node.names}
+    assert not imported, "say time.monotonic, so that one can see which clock it is"
 
 
 @pytest.mark.parametrize("module", TREES)
