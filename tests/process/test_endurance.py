@@ -17,10 +17,16 @@ import pytest
 from hermes.simulator import Fault, Simulator
 from tests.harness import FAULTS, SLOW, Client, Hermes, Reply, descriptors, eventually, in_threads, post, status_field, zombies
 
-CONFIG = ('[ollama]\nidle_timeout = "500ms"\nfirst_byte_timeout = "1s"\n[models.m]\nmodel = "smollm2:135m"\nmax_concurrency = 4\nmax_queue = 200\n'
-          '[models.g]\nmodel = "gemma3:270m"\nmax_concurrency = 2\nmax_queue = 200\n')
 NAMES = {"m": "smollm2:135m", "g": "gemma3:270m"}
 WRONG = ["cut_body=90", "cut_body=40,by=rst", "refuse", "status=500", "no_done", "error_line", "garbage", "cut=20"]
+
+
+def sized(**sizes: int) -> str:
+    models = "".join(f'[models.{name}]\nmodel = "{NAMES[name]}"\nmax_concurrency = {size}\nmax_queue = 200\n' for name, size in sizes.items())
+    return '[ollama]\nidle_timeout = "500ms"\nfirst_byte_timeout = "1s"\n' + models
+
+
+CONFIG = sized(m=4, g=2)
 WARM, MANY = (2_000, 20_000) if FAULTS else (800, 3_200)
 
 
@@ -136,7 +142,7 @@ class Walk:
         self.ollama, self.hermes, self.draw = ollama, hermes, random.Random(seed)
         self.open: list[Client] = []
         self.stopped: list[int] = []
-        self.size = {"m": 4, "g": 2}
+        self.size = {name: hermes.model(name)["workers"]["max"] for name in NAMES}
         self.asked = self.answered = 0
 
     def start(self) -> None:
@@ -189,15 +195,14 @@ class Walk:
         if self.draw.random() < 0.3:
             self.hermes.write_config("[models.m]\nmax_concurrency = 0\n")
         else:
-            self.hermes.write_config(config := self.config())
-            self.written = config
+            self.hermes.write_config(self.config())
         lines = len(self.hermes.lines)
         self.hermes.signal(signal.SIGHUP)
         eventually(lambda: any("reloaded" in line for line in self.hermes.lines[lines:]))
 
     def config(self) -> str:
         self.size = {"m": self.draw.choice([1, 2, 4]), "g": self.draw.choice([1, 2])}
-        return CONFIG.replace("max_concurrency = 4", f"max_concurrency = {self.size['m']}").replace("max_concurrency = 2", f"max_concurrency = {self.size['g']}")
+        return sized(**self.size)
 
     def upset(self) -> None:
         """Ollama's next answer, whoever gets it."""
