@@ -48,7 +48,7 @@ DIED = {"cut_chat": "/api/chat", "cut_generate": "/api/generate", "cut_openai_ch
 @pytest.mark.parametrize(("by", "model"), [("fin", "smollm2:135m"), ("rst", "smollm2:135m"), ("fin", "m")])
 @pytest.mark.parametrize("name", list(CASES))
 def test_no_cut_is_success(name: str, by: str, model: str) -> None:
-    """Under Ollama's name for the model, and under the configuration's own."""
+    """C5. Under Ollama's name for the model, and under the configuration's own."""
     head, coded = recording(name)
     whole = head + coded
     body = dechunk(coded) if b"chunked" in head else coded

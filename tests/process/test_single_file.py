@@ -54,7 +54,7 @@ def test_pyz_is_the_same_bytes_each_time(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a mount namespace needs root and unshare")
 @pytest.mark.parametrize("start", [["-I", "-S", "{checkout}/hermes"], ["-E", "-s", "-S", "-m", "hermes"]], ids=["folder, isolated", "module, no site"])
 def test_read_only_checkout_tmp_and_shm(start: list[str], tmp_path: Path) -> None:
-    """`-I -m` finds nothing in a checkout, because -I takes the current folder off the search path: the isolated start names the folder."""
+    """A15. `-I -m` finds nothing in a checkout, because -I takes the current folder off the search path: the isolated start names the folder."""
     checkout = tmp_path / "checkout"
     shutil.copytree(ROOT / "hermes", checkout / "hermes", ignore=shutil.ignore_patterns("__pycache__"))
     # Not the virtual environment's interpreter, which may lie below /tmp.
