@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from hermes.simulator import Fault, Simulator
-from tests.harness import FAULTS, SLOW, Client, Hermes, Reply, descriptors, eventually, in_threads, post, status_field, zombies
+from tests.harness import FAULTS, Client, Hermes, Reply, eventually, footprint, in_threads, post, status_field, zombies
 
 NAMES = {"m": "smollm2:135m", "g": "gemma3:270m"}
 WRONG = ["cut_body=90", "cut_body=40,by=rst", "refuse", "status=500", "no_done", "error_line", "garbage", "cut=20"]
@@ -67,8 +67,7 @@ def quiet(hermes: Hermes) -> bool:
 def settled(hermes: Hermes) -> tuple[int, int]:
     """Descriptors and threads of the parent when nothing runs."""
     eventually(lambda: quiet(hermes))
-    # The connection that asked for the status may still be closing: the smallest of a few looks is the settled one.
-    return min((descriptors(hermes.pid), int(status_field(hermes.pid, "Threads"))) for _ in range(200))
+    return footprint(hermes.pid)
 
 
 def memory(pids: list[int]) -> dict[int, int]:
@@ -90,7 +89,7 @@ def test_d1_many_requests_of_every_kind_leave_nothing_behind() -> None:
         before, workers = settled(hermes), hermes.children()
         sizes = memory([hermes.pid, *workers])
         results = run(hermes, MANY, 2)
-        assert settled(hermes) == before
+        eventually(lambda: settled(hermes) <= before, what="as many descriptors and threads as before")
         assert zombies(hermes.pid) == [] and hermes.children() == workers
         grown = {pid: size - sizes[pid] for pid, size in memory([hermes.pid, *workers]).items()}
         assert max(grown.values()) <= 2048, (grown, hermes.pid)
@@ -132,7 +131,7 @@ def test_d3_idle_it_does_nothing() -> None:
             eventually(lambda: hermes.process.poll() is not None, timeout=end - time.monotonic())
         assert hermes.process.poll() is None
         assert cpu(family) - used < 0.005 * seconds
-        assert [hermes.pid, *hermes.children()] == family and memory(family) == sizes and settled(hermes) == before
+        assert [hermes.pid, *hermes.children()] == family and memory(family) == sizes and settled(hermes) <= before
 
 
 class Walk:
@@ -248,4 +247,4 @@ def walked():
         hermes.write_config(CONFIG)
         hermes.signal(signal.SIGHUP)
         eventually(lambda: hermes.model("m")["workers"]["max"] == 4 and hermes.model("g")["workers"]["max"] == 2)
-        assert settled(hermes) == before
+        eventually(lambda: settled(hermes) <= before, what="as many descriptors and threads as before")

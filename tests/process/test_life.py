@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from hermes.simulator import Simulator
-from tests.harness import ROOT, SLOW, Client, Hermes, children, cmdline, descriptors, direct_children, eventually, get, in_threads, post, status_field, zombies
+from tests.harness import ROOT, SLOW, Client, Hermes, children, cmdline, direct_children, eventually, footprint, get, in_threads, post, zombies
 
 CONFIG = '[models.m]\nmodel = "smollm2:135m"\nmax_concurrency = 8\n'
 
@@ -182,7 +182,7 @@ def test_reloading_a_hundred_times_leaks_nothing_and_fails_nobody() -> None:
     with Simulator(parallel=8) as ollama, Hermes(ollama.url, both[0]) as hermes:
         eventually(lambda: hermes.staffed("m"))
         assert post(hermes.port, "/api/generate", {"model": "m", "prompt": "x"}).complete
-        before = looks(hermes.pid)
+        before = footprint(hermes.pid)
         failed = []
 
         def load(number: int) -> None:
@@ -204,12 +204,7 @@ def test_reloading_a_hundred_times_leaks_nothing_and_fails_nobody() -> None:
         hermes.write_config(both[0])
         hermes.signal(signal.SIGHUP)
         eventually(lambda: len(hermes.children()) == 4, what="two workers and two for control")
-        eventually(lambda: looks(hermes.pid) <= before, what="as many descriptors and threads as before")
-
-
-def looks(pid: int) -> tuple[int, int]:
-    """Descriptors and threads, without those of a connection that is just closing."""
-    return min((descriptors(pid), int(status_field(pid, "Threads"))) for _ in range(100))
+        eventually(lambda: footprint(hermes.pid) <= before, what="as many descriptors and threads as before")
 
 
 @pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("unshare"), reason="a PID namespace needs root and unshare")

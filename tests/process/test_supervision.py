@@ -19,7 +19,7 @@ import pytest
 from hermes import archive
 from hermes.dispatch.lease import HUNG_MARGIN
 from hermes.simulator import Simulator
-from tests.harness import (FAULTS, ROOT, SLOW, Client, Hermes, cmdline, cpu_seconds, descriptors, direct_children, eventually, in_threads, post, status_field,
+from tests.harness import (FAULTS, ROOT, SLOW, Client, Hermes, cmdline, cpu_seconds, direct_children, eventually, footprint, in_threads, post, status_field,
                            zombies)
 
 CONFIG = '[models.m]\nmodel = "smollm2:135m"\nmax_concurrency = 2\nmax_queue = 100\n[models.other]\nmodel = "gemma3:270m"\n'
@@ -159,13 +159,13 @@ def test_a6_a_worker_that_speaks_gibberish(spoil, tmp_path: Path) -> None:
     cause.touch()
     if not FAULTS:
         del kinds["stopped"]                        # it takes five seconds to be missed, twice
-    config = '[ollama]\nconnect_timeout = "20ms"\nfirst_byte_timeout = "100ms"\nidle_timeout = "100ms"\n' + CONFIG
+    config = 'heartbeat = "off"\n[ollama]\nconnect_timeout = "200ms"\nfirst_byte_timeout = "2s"\nidle_timeout = "2s"\n' + CONFIG
     with Simulator(parallel=4, keep_bodies=True) as ollama, Hermes(ollama.url, config, measured=True, **environ) as hermes:
         eventually(lambda: hermes.staffed("m") and hermes.staffed("other"))
         assert post(hermes.port, "/api/generate", {"model": "m", "prompt": "x"}).complete
         before = int(status_field(hermes.pid, "VmRSS"))
         with Client(hermes.port) as honest:
-            honest.send("POST", "/api/generate", {"model": "gemma3:270m", "prompt": f"@@tokens={750 if FAULTS else 200},interval=0.02@@"}).read_until(b'"done":false')
+            honest.send("POST", "/api/generate", {"model": "gemma3:270m", "prompt": f"@@tokens={1200 if FAULTS else 200},interval=0.02@@"}).read_until(b'"done":false')
             for kind, data in kinds.items():
                 said.write_bytes(data)
                 victims = hermes.workers("m")
@@ -211,15 +211,14 @@ def test_a12_many_deaths_under_load() -> None:
             finally:
                 over.set()
 
-        def left() -> tuple[int, int, int]:
+        def left() -> tuple[int, int]:
             eventually(lambda: hermes.staffed("m") and hermes.status()["totals"]["running"] == 0)
-            looks = [(descriptors(hermes.pid), int(status_field(hermes.pid, "Threads"))) for _ in range(200)]
-            return *min(looks), len(zombies(hermes.pid))
+            return footprint(hermes.pid)
 
         under_load(10)
         before, size = left(), int(status_field(hermes.pid, "VmRSS"))
         under_load(cycles)
-        assert left() == before and before[2] == 0
+        eventually(lambda: left() <= before and not zombies(hermes.pid), what="as many descriptors and threads as before")
         assert int(status_field(hermes.pid, "VmRSS")) - size <= 1024
         assert hermes.model("m")["restarts"] == cycles + 10
 
