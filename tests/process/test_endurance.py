@@ -121,7 +121,7 @@ def cpu(pids: list[int]) -> float:
 
 def test_d3_idle_it_does_nothing() -> None:
     """D3. The parent and all its workers together."""
-    seconds = 600 if FAULTS else 5
+    seconds = 600 if FAULTS else 3
     with Simulator() as ollama, Hermes(ollama.url, CONFIG, measured=True) as hermes:
         run(hermes, 64, 3)
         before = settled(hermes)
