@@ -223,7 +223,8 @@ def test_a12_many_deaths_under_load() -> None:
         assert hermes.model("m")["restarts"] == cycles + 10
 
 
-PYTHONS = [path for version in ("3.11", "3.12", "3.13", "3.14") if (path := next(iter(sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))), None))]
+# Other Pythons beside this one, as version managers put them: …/3.12.1/bin/python3.12
+PYTHONS = [path for version in ("3.11", "3.12", "3.13", "3.14") for path in sorted(Path(sys.base_prefix).parent.glob(f"{version}.*/bin/python{version}"))[:1]]
 
 
 @pytest.mark.parametrize(("python", "method"), [(Path(sys.executable), "fork"), (Path(sys.executable), "forkserver"),
