@@ -24,7 +24,8 @@ from hermes.workers.messages import End, Failure, Head, Job, Kind, ProtocolError
 
 GRACE = 1.0                 # seconds a worker has to answer a CANCEL
 HUNG_MARGIN = 5.0           # seconds beyond the worker's own deadlines before it is taken for hung
-HAND_OVER = 10.0            # seconds for a worker to take its job off the pipe
+HAND_OVER = 10.0            # seconds for a worker to make room on its pipe for a job
+TAKEN = 3.0                 # seconds for it to take the whole job off: an idle one waits for nothing else
 
 
 class Lease:
@@ -46,7 +47,7 @@ class Lease:
         self._began = time.monotonic()
         self._frames: list[tuple[int, bytes]] = []
         self._failure: HermesError | None = None
-        self._last = self._silent_until = self._silence = math.inf
+        self._last = self._silent_until = self._silence = self._taken_by = math.inf
         self._poll = select.poll()
         self._poll.register(child.fd, select.POLLIN)
         self._poll.register(self._client_fd, GONE)
@@ -67,13 +68,18 @@ class Lease:
             self._feed(Feed(self._child, self._client_fd, body, 3 * times.connect + times.idle + HUNG_MARGIN))
         requests = 2 if job.prelude else 1
         self._silent_until = time.monotonic() + requests * (3 * times.connect + times.first_byte + times.idle) + HUNG_MARGIN      # a head waits for its first bytes
+        if body is None:
+            self._taken_by = time.monotonic() + TAKEN
 
     def wait(self, until: float = math.inf) -> Head | None:
         """The head of the answer; None = it has not come at the monotonic time `until`. Raises UpstreamError, ClientGone."""
         while self.head is None:
             if not self._frames:
-                if not self._receive(until):
-                    return None
+                if not self._receive(min(until, self._taken_by)):
+                    if time.monotonic() >= self._taken_by:
+                        self._has_taken()
+                    elif time.monotonic() >= until:
+                        return None
             elif self._frames[0][0] == Kind.HEAD:
                 self.head = self._unpack(*self._frames.pop(0))
             elif self._frames[0][0] == Kind.FAILURE:
@@ -84,6 +90,14 @@ class Lease:
                 self._child.kill()
                 self._lost("the worker answered without a head")
         return self.head
+
+    def _has_taken(self) -> None:
+        """Has the worker its job? One that was stopped while it was idle never will. Raises WorkerLost."""
+        self._taken_by = math.inf
+        if self._child.untaken():
+            self._child.kill()
+            self._give_up()
+            raise WorkerLost("the worker did not take the request and was killed", started=False)
 
     def read(self) -> bytes:
         """The next bytes of the body, all that have come; b"" at its end. Raises UpstreamError, ClientGone."""

@@ -5,12 +5,15 @@ a lease while it works. Only the owner reads, writes or closes it; `close` is la
 descriptor twice would close somebody else's.
 """
 
+import fcntl
 import multiprocessing
 import os
 import select
 import signal
+import termios
 import threading
 import time
+from array import array
 from multiprocessing import resource_tracker
 
 from hermes.workers import worker
@@ -84,6 +87,15 @@ class Child:
     def unsent(self) -> bool:
         """Is there a frame that has gone out in part only?"""
         return bool(self._unsent)
+
+    def untaken(self) -> bool:
+        """Is something on the pipe that the worker has not read? False where the system does not say."""
+        count = array("i", [0])
+        try:
+            fcntl.ioctl(self.fd, termios.TIOCOUTQ, count)
+        except OSError:
+            return False
+        return count[0] > 0
 
     def cancel(self) -> None:
         """Raises OSError when the worker is gone or its pipe is full."""

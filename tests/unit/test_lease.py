@@ -1,6 +1,7 @@
 """One job's conversation with one worker, whose far end the test holds."""
 
 import threading
+import time
 
 import pytest
 
@@ -208,6 +209,23 @@ def test_worker_that_does_not_take_its_job_is_killed(talk: Talk, monkeypatch) ->
         talk.ask(JOB._replace(body=b"x" * (4 << 20)))
     assert not caught.value.started and talk.given_up()
     assert talk.child.killed
+
+
+def test_a_worker_that_was_stopped_while_idle_is_missed_soon(talk: Talk, monkeypatch) -> None:
+    monkeypatch.setattr(lease_module, "TAKEN", 0.05)
+    with pytest.raises(WorkerLost, match="did not take the request") as caught:
+        talk.ask(JOB)
+    assert not caught.value.started and talk.given_up() and talk.child.killed == 1
+
+
+def test_a_worker_that_has_its_job_may_take_its_time(talk: Talk, monkeypatch) -> None:
+    """Whoever asks for it is told that the head has not come, before and after that look."""
+    monkeypatch.setattr(lease_module, "TAKEN", 0.05)
+    talk.lease.begin(JOB)
+    talk.child.hear()
+    assert talk.lease.wait(time.monotonic()) is None and talk.lease.wait(time.monotonic() + 0.1) is None
+    talk.child.say(pack(HEAD))
+    assert talk.lease.wait() == HEAD
 
 
 @pytest.mark.parametrize("said", [
