@@ -2,8 +2,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 COMPAT_PYTHON ?= $(PYTHON)
+SECONDS ?= 60
+SEED ?=
 
-.PHONY: help test unit soak faults compat bench demo serve pyz image clean
+.PHONY: help test unit soak faults chaos compat bench demo serve pyz image clean
 
 help:            ## this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## */\t/'
@@ -25,6 +27,9 @@ soak: $(VENV)/ready  ## what is too large for every day: uploads of 2 GiB
 faults: $(VENV)/ready  ## bad input, greedy clients, a bad upstream and dying workers for longer than in `test`: minutes
 	HERMES_TEST_FAULTS=1 $(BIN)/python -m pytest tests/unit/test_http1_fuzz.py tests/process/test_fuzz.py tests/process/test_greedy.py tests/process/test_doors.py \
 		tests/process/test_upstream.py tests/process/test_endurance.py tests/process/test_supervision.py -q -o faulthandler_timeout=900
+
+chaos:           ## everything goes wrong at once, at random: SECONDS of it, and SEED=n for the same steps again
+	$(PYTHON) -m tests.chaos $(if $(SEED),--seed $(SEED)) --seconds $(SECONDS)
 
 # Installs nothing. pip: pytest ollama openai anthropic langchain-ollama llm llm-ollama, and apart from them pytest litellm mcp (COMPAT_PYTHON: both pythons);
 # npm: ollama openai ai ollama-ai-provider-v2 @ai-sdk/openai-compatible @anthropic-ai/sdk (HERMES_COMPAT_NODE: the folder).
