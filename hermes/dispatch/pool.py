@@ -45,7 +45,6 @@ class Pool:
         """`caps`: what clients may have running in all pools that share it."""
         self.name = name
         self.model = model          # what Ollama calls it; "" for pools without a model
-        self.label = f"model '{name}'" if model else f"the {name} pool"
         self._size = size
         self.answered = 0
         self.on_demand = False
@@ -58,10 +57,16 @@ class Pool:
         self._surplus: list[Child] = []
         self._backlog: Backlog[Ticket] = Backlog(limit)
         self._closed: tuple[str, float] | None = None
+        self._over = False          # retired and ended, for good
         self.refusal: HermesError | None = None      # set once, for good
         self._service = 1.0         # seconds a call has taken of late, for Retry-After
         self._restarts = 0
         self._quiet_since: float = time.monotonic()
+
+    @property
+    def label(self) -> str:
+        """What to call it in an error."""
+        return f"model '{self.name}'" if self.model else f"the {self.name} pool"
 
     # -- handler threads -------------------------------------------------------------------------------------------
 
@@ -202,10 +207,10 @@ class Pool:
     def ended(self) -> bool:
         """Is it retired, with nobody at work or waiting? Then nobody can come any more either: no worker would ever be there for him."""
         with self._lock:
-            over = not self.size and not self._leased
-            if over:
+            self._over = self._over or not self.size and not self._leased
+            if self._over:
                 self._closed = "it is not wanted any more", time.monotonic()
-            return over
+            return self._over
 
     def close(self, reason: str, reopens: float) -> None:
         """Answer everybody with PoolDown until `reopen`."""
@@ -229,6 +234,15 @@ class Pool:
             rung = self._match()
         self._ring(rung)
         self._wake()
+
+    def revive(self, name: str, size: int, limit: int) -> bool:
+        """It was retired and is wanted again, under this name, with who runs and waits there. False: it has ended, or is no longer retired."""
+        with self._lock:
+            if self._over or self._size:
+                return False
+            self.name, self._size, self._backlog.limit = name, size, limit
+        self._wake()
+        return True
 
     def bound_starvation(self, seconds: float) -> None:
         """From now on nobody of a worse class waits longer than that for better ones, as far as there are workers."""

@@ -17,7 +17,7 @@ from hermes.config.options import Bounds
 from hermes.dispatch.caps import Caps
 from hermes.dispatch.pool import Pool, PoolSnapshot
 from hermes.errors import HermesError
-from hermes.names import canonical, is_cloud
+from hermes.names import canonical, is_cloud, same
 
 CONTROL_WORKERS = 2         # for calls without a model; they are short
 CONTROL_QUEUE = 256
@@ -73,7 +73,7 @@ class Registry:
         self._lock = threading.Lock()
         self._places: dict[str, Place] = {}
         self._refusal: HermesError | None = None
-        self._retired: WeakSet[Pool] = WeakSet()        # no longer found; whoever runs or waits there keeps them. Main thread only
+        self._retired: WeakSet[Pool] = WeakSet()        # whoever runs or waits there keeps them; some are wanted again. Only the main thread adds
         self._defaults: DefaultSettings = config.defaults
         self._caps: Caps[Pool] = Caps()
         self.control = self._place("control", "", CONTROL_WORKERS, CONTROL_QUEUE, CONTROL_PATIENCE)
@@ -89,14 +89,16 @@ class Registry:
             old = {place.pool.name: place for place in self._places.values() if place.pool.model}
             places = {key: place for key, place in self._places.items() if not place.pool.model}    # the pulls' own
             self._defaults = config.defaults
-            for model in config.models:
-                place = self._keep(old.pop(model.name, None), model)
-                places[canonical(model.name)] = places[canonical(model.model)] = place
-            for place in old.values():
-                if place.pool.on_demand and canonical(place.model) not in places:
+            listed = {canonical(name) for model in config.models for name in (model.name, model.model)}
+            kept = {model.name: old.pop(model.name) for model in config.models if _fits(old.get(model.name), model)}
+            for place in old.values():          # first, so that a model that is listed by another name now finds its pool among them
+                if place.pool.on_demand and canonical(place.model) not in listed:
                     places[canonical(place.model)] = self._renew(place, config.defaults)
                 else:
                     self._retire(place.pool, place.pool.snapshot().queue_limit)
+            for model in config.models:
+                place = self._keep(kept.get(model.name), model)
+                places[canonical(model.name)] = places[canonical(model.model)] = place
             for place in places.values():
                 place.pool.bound_starvation(config.defaults.max_starvation)
             self.embedding_rank = CLASSES.index(config.defaults.embedding_class)
@@ -104,10 +106,8 @@ class Registry:
         for pool in self._caps.apply({client.name: client.max_concurrency for client in config.clients if client.max_concurrency is not None}):
             pool.match()
 
-    def _keep(self, old: Place | None, model) -> Place:
-        if old is None or old.pool.on_demand or old.model != model.model:
-            if old is not None:
-                self._retire(old.pool, old.pool.snapshot().queue_limit)
+    def _keep(self, old: Place | None, model: ModelSettings) -> Place:
+        if old is None:
             place = self._place(model.name, model.model, model.max_concurrency, model.max_queue, model.queue_timeout)
             return _loaded_as(place, model)
         old.pool.resize(model.max_concurrency, model.max_queue)
@@ -181,15 +181,26 @@ class Registry:
 
     def _working(self) -> list[Pool]:
         """Those that are being retired as well."""
-        return [*self._pools(), *self._retired]
+        return list(dict.fromkeys([*self._pools(), *self._retired]))
 
     def _place(self, name: str, model: str, size: int, limit: int, patience: float) -> Place:
-        pool = Pool(name, model, size, limit, self._wake, self._caps if model else None)
+        """Under the lock. A pool of its own, or the one that the same model is being retired from: who runs there runs beside those who
+        come now, and all of them together must not be more than `size`."""
+        retired = [pool for pool in self._retired if model and pool.model and same(pool.model, model)]
+        pool = next((pool for pool in retired if pool.revive(name, size, limit)), None)
+        if pool is None:
+            pool = Pool(name, model, size, limit, self._wake, self._caps if model else None)
+            if self._refusal:
+                pool.refuse(self._refusal)
+            self._supervise(pool)
+        pool.on_demand = False
         pool.bound_starvation(self._defaults.max_starvation)
-        if self._refusal:
-            pool.refuse(self._refusal)
-        self._supervise(pool)
         return Place(pool, model, patience)
+
+
+def _fits(old: Place | None, model: ModelSettings) -> bool:
+    """May a listed model go on in the pool that has its name?"""
+    return old is not None and not old.pool.on_demand and old.model == model.model
 
 
 def _loaded_as(place: Place, settings: ModelSettings | DefaultSettings) -> Place:

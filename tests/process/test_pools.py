@@ -173,3 +173,25 @@ def test_an_alias_reaches_the_same_pool_and_changes_only_the_name() -> None:
         assert post(hermes.port, "/api/generate", plain).status == 200
         assert ollama.requests[-1].body == plain
         assert [model["name"] for model in hermes.status()["models"]] == ["a"]
+
+
+@pytest.mark.parametrize("change", ["unlisted", "renamed"])
+def test_high_water_holds_when_a_reload_takes_a_models_name_away(change: str) -> None:
+    """Who runs under the old name counts towards those who come under the new one: it is one model at Ollama."""
+    after = '[models.other]\nmodel = "smollm2:135m"\nmax_concurrency = 2\n' if change == "renamed" else "[defaults]\nmax_concurrency = 2\n"
+    with Simulator(parallel=16) as ollama, Hermes(ollama.url, models(a=2)) as hermes:
+        running = [Client(hermes.port).send("POST", "/api/generate", {"model": "a", "prompt": f"{n} @@tokens=100000,interval=0.02@@"}) for n in range(2)]
+        for client in running:
+            client.read_until(b'"done":false')
+        hermes.write_config(after)
+        hermes.signal(signal.SIGHUP)
+        eventually(lambda: hermes.line("configuration reloaded"))
+        with Client(hermes.port) as waiting:
+            waiting.send("POST", "/api/generate", {"model": "smollm2:135m", "prompt": "later", "stream": False})
+            name = "other" if change == "renamed" else "smollm2:135m"
+            eventually(lambda: any(model["name"] == name for model in hermes.status()["models"]) and hermes.staffed(name))
+            eventually(lambda: hermes.model(name)["queue"]["depth"] or ollama.high_water("smollm2:135m") > 2)
+            running[0].close()
+            assert waiting.reply().status == 200
+        running[1].close()
+        assert ollama.high_water("smollm2:135m") == 2

@@ -88,6 +88,45 @@ def test_what_runs_in_a_pool_that_is_being_retired_is_seen_until_it_ends(registr
     assert not registry.busy() and registry.leased() == []
 
 
+class TestAModelThatLosesItsNameWhileItRuns:
+    """It is one model at Ollama, so who runs under the old name and who comes under the new one share the workers."""
+
+    @pytest.fixture
+    def busy(self, registry: Registry, new_child, new_pair):
+        """The pool of b, with a call in it."""
+        pool, child = registry.find(canonical("b")).pool, new_child()
+        pool.offer(child)
+        hire(pool, new_pair()[0], 1.0)
+        return pool
+
+    def test_unlisted(self, registry: Registry, busy) -> None:
+        registry.apply(settings(models("a") + "[defaults]\nmax_concurrency = 3\nmax_queue = 7\nmax_starvation = 5\n"))
+        assert busy.size == 0 and registry.find(canonical("b")) is None
+        place = registry.adopt("B")
+        assert place.pool is busy and (busy.name, busy.size, busy.on_demand, busy.label) == ("B", 3, True, "model 'B'")
+        assert busy.snapshot().queue_limit == 7
+        assert [picture.name for picture in registry.snapshots()] == ["a", "B"] and len(registry.leased()) == 1
+
+    def test_listed_by_another_name_and_listed_again(self, registry: Registry, busy) -> None:
+        registry.apply(settings(models("a") + '[models.other]\nmodel = "b"\n'))
+        assert registry.find(canonical("other")).pool is registry.find(canonical("b")).pool is busy
+        assert (busy.name, busy.size, busy.on_demand) == ("other", 1, False)
+        registry.apply(settings(models("a")))
+        registry.adopt("b")
+        registry.apply(settings(models("a", "b")))
+        assert registry.find(canonical("b")).pool is busy and (busy.name, busy.size, busy.on_demand) == ("b", 2, False)
+
+    def test_what_is_in_use_is_not_given_away(self, registry: Registry, busy) -> None:
+        assert busy.revive("c", 5, 5) is False and (busy.name, busy.size) == ("b", 2)
+
+    def test_a_pool_that_has_ended_does_not_come_back(self, registry: Registry) -> None:
+        """Nobody watches over it any more."""
+        pool = registry.find(canonical("b")).pool
+        registry.apply(settings(models("a")))
+        assert pool.ended()
+        assert registry.adopt("b").pool is not pool and pool.size == 0 and pool.ended()
+
+
 def test_refuse_reaches_pools_that_come_later(registry: Registry) -> None:
     registry.refuse(Draining("going"))
     for place in (registry.find(canonical("a")), registry.control, registry.adopt("z"), registry.puller()):
