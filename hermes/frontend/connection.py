@@ -287,11 +287,14 @@ class ClientConnection:
             headers.append(("Connection", "keep-alive"))
         return http1.response_head(status, headers)
 
-    def _settle(self, call: Call) -> None:
-        """The last of the answer is about to go out: who ends the call from now on would hit the next one."""
+    def _settle(self, call: Call, promised: bool = False) -> None:
+        """The last of the answer is about to go out: who ends the call from now on would hit the next one. Raises ClientGone where the head may have
+        promised that the connection stays: behind a proper end the client's next request would go into nothing."""
         self._house.live.remove(self)
         if call.cancelled is not None:
             self._keep = False                  # too late, but nothing can be read any more
+            if promised:
+                raise ClientGone
 
     def _send_response(self, call: Call, answer: Response) -> None:
         headers = [("Content-Type", answer.content_type)] if answer.content_type else []
@@ -350,7 +353,7 @@ class ClientConnection:
         if call.request.method == "HEAD":
             while not answer.source.ended:
                 answer.source.read()
-            self._settle(call)
+            self._settle(call, promised=True)
             self._sock.sendall(waiting)
             return
         source, send, code = answer.source, self._sock.sendall, coded and framing == "plain"
@@ -359,7 +362,7 @@ class ClientConnection:
             if code:
                 data = http1.chunk(data)
             if source.ended:
-                self._settle(call)
+                self._settle(call, promised=True)
                 data += http1.LAST_CHUNK if coded else b""
             if waiting or data:
                 send(waiting + data)

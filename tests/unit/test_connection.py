@@ -934,3 +934,32 @@ def test_a_call_that_is_ended_too_late_is_the_last_of_its_connection(town: Town)
     with town.visit() as visitor:
         reply = visitor.ask(get())
         assert reply.status == 200 and reply.headers["connection"] == "close" and visitor.at_end()
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["nothing sent", "begun"])
+@pytest.mark.parametrize("framing", ["plain", "length"])
+def test_a_stream_that_is_ended_with_its_last_read_does_not_promise_that_the_connection_stays(town: Town, framing: str, begun: bool) -> None:
+    """Its head says so, and the next request would go into nothing."""
+    def give(call: Call) -> Streamed:
+        call.pending = SimpleNamespace(model="m")
+        source = Source(*[b"record\n"] * begun, b"last\n")
+        read = source.read
+
+        def read_and_be_ended() -> bytes:
+            data = read()
+            if source.ended:
+                town.start(town.house.live.cancel, call.request_id, lambda _: True)
+                eventually(lambda: call.cancelled)
+            return data
+
+        source.read = read_and_be_ended
+        return Streamed(200, source, framing, 12 if begun else 5, (("Content-Type", NDJSON),), DIALECT.in_band(NDJSON))
+
+    town.house.router = Router([Route("GET", "/x", DIALECT, give)], [("", DIALECT)])
+    with town.visit() as visitor:
+        reply = visitor.ask(get())
+        if begun:
+            assert reply.status == 200 and not reply.complete and (b"cancelled" in reply.body) == (framing == "plain")
+        else:
+            assert (reply.status, reply.complete, reply.headers["connection"]) == (499, True, "close")
+        assert visitor.at_end() and eventually(lambda: town.notes) == [(200 if begun else 499, "cancelled")]
