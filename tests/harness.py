@@ -18,6 +18,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+COVERED = "COVERAGE_PROCESS_CONFIG" in os.environ or "COVERAGE_PROCESS_START" in os.environ
+PARENT_ONLY = ROOT / "tests" / "parent.coveragerc"
 SLOW = 4.0                      # times are allowed this many times their figure; counts never
 FAULTS = bool(os.environ.get("HERMES_TEST_FAULTS"))        # `make faults`: more of it, and what takes long
 
@@ -36,15 +38,18 @@ def eventually(fact: Callable[[], object], timeout: float = 15.0, what: str = "i
 class Hermes:
     """A Hermes in a process group of its own. Use as a context manager."""
 
-    def __init__(self, upstream: str, config: str = "", command: Callable[[Path], list[str]] | None = None, measured: bool = False, **environ: str):
-        """`measured`: its memory or speed is what the test is about, so that it runs without coverage."""
+    def __init__(self, upstream: str, config: str = "", command: Callable[[Path], list[str]] | None = None, measured: bool = False, deep: bool = False,
+                 **environ: str):
+        """`measured`: its memory or speed is what the test is about, so that it runs without coverage. `deep`: with coverage of its workers too."""
         self.folder = tempfile.TemporaryDirectory()
         self.config = Path(self.folder.name, "hermes.toml")
         self.upstream = upstream
         self.write_config(config)
-        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HERMES_", "OLLAMA_", *(["COVERAGE_"] if measured else [])))}
+        shallow = COVERED and not (measured or deep or command)
+        environment = {key: value for key, value in os.environ.items() if not key.startswith(("HERMES_", "OLLAMA_", *(["COVERAGE_"] if measured or shallow else [])))}
         environment.update(environ)
-        arguments = command(self.config) if command else [sys.executable, "-m", "hermes", "serve", "--config", str(self.config)]
+        python = [sys.executable, *(["-m", "coverage", "run", f"--rcfile={PARENT_ONLY}"] if shallow else [])]
+        arguments = command(self.config) if command else [*python, "-m", "hermes", "serve", "--config", str(self.config)]
         self.process = subprocess.Popen(arguments, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
                                         start_new_session=True)
         self.lines: list[str] = []

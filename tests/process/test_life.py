@@ -46,9 +46,10 @@ def test_signal_to_the_whole_group_with_eight_streams(number: int) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_signal_to_the_whole_group_while_it_starts(number: int) -> None:
     """A9. At any moment: it ends, in good time and without a traceback. What Python says before it has loaded Hermes is its own affair."""
+    without_coverage = {key: value for key, value in os.environ.items() if not key.startswith("COVERAGE_")}     # which swallows a KeyboardInterrupt
     for delay in (0.0, 0.02, 0.04, 0.06, 0.08, 0.1, 0.13, 0.16, 0.2, 0.25, 0.3, 0.4):
         process = subprocess.Popen([sys.executable, "-m", "hermes", "serve"], cwd=ROOT, stderr=subprocess.PIPE, start_new_session=True,
-                                   env={**os.environ, "HERMES_SERVER_LISTEN": "127.0.0.1:0", "HERMES_LOG_LEVEL": "error"})
+                                   env={**without_coverage, "HERMES_SERVER_LISTEN": "127.0.0.1:0", "HERMES_LOG_LEVEL": "error"})
         try:
             process.wait(delay)
         except subprocess.TimeoutExpired:

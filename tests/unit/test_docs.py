@@ -390,3 +390,15 @@ def test_the_health_check_works_without_anything_else(answer: int | None, code: 
 def test_only_the_package_goes_into_the_image() -> None:
     lines = [line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
     assert lines[0] == "*" and [line for line in lines if line[0] == "!"] == ["!hermes"]
+
+
+def test_every_promise_has_its_tests() -> None:
+    """Each is named by its file, or by its name in it."""
+    for promise, cell in rows("Promise", "Tested by"):
+        named = [span for span in spans(cell) if span.startswith("tests/")]
+        assert named, promise
+        for span in named:
+            path, _, name = span.partition("::")
+            body = ast.parse((ROOT / path).read_text(encoding="utf-8")).body
+            tests = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name.lower().startswith("test")]
+            assert name in tests if name else tests, span
