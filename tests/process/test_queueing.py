@@ -110,7 +110,7 @@ def test_ended_though_its_client_does_not_read(ollama: Simulator, hermes: Hermes
     rests(hermes)
     before, body = len(calls(ollama)), json.dumps({"model": "m", "prompt": "stuck @@tokens=1000000,interval=0@@"}).encode()
     with Client(hermes.port) as client:
-        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
         client.send_raw(f"POST /api/generate HTTP/{version}\r\nHost: localhost\r\nAuthorization: {key('ann')['Authorization']}\r\nX-Request-ID: stuck\r\n"
                         f"Content-Length: {len(body)}\r\n\r\n".encode() + body)
         seen = [-1, -2]
