@@ -7,8 +7,9 @@ and options, the runner as well with native requests that say {"num_ctx": 8192} 
 
 import hashlib
 import json
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from weakref import WeakKeyDictionary
 
 from hermes.dispatch.pool import Pool
@@ -18,6 +19,7 @@ from hermes.names import canonical
 
 NAMESPACE = "hermes"
 PART_MAX = 80               # characters of a tag (ollama-api.md §3.6)
+_SECOND = re.compile(rf"registry\.ollama\.ai/{NAMESPACE}/.*-ctx([0-9]{{1,9}})(?:-[0-9a-f]{{12}})?")
 
 Ask = Callable[[str, str, object, bytes], tuple[int, bytes]]
 
@@ -35,6 +37,13 @@ def derived_name(model: str, num_ctx: int) -> str:
     if folder != "registry.ollama.ai/library" or len(tag) + len(end) > PART_MAX:
         end += "-" + hashlib.sha256(key.encode()).hexdigest()[:12]
     return f"{NAMESPACE}/{name}:{tag[:PART_MAX - len(end)]}{end}"
+
+
+def original(key: str, places: Iterable[Place]) -> Place | None:
+    """The place among `places` whose model has the canonical name `key` for its second one, at whatever size: it is in Ollama's lists, and who
+    calls it by that name must not get round what holds for the model."""
+    size = _SECOND.fullmatch(key)
+    return next((place for place in places if place.model and canonical(derived_name(place.model, int(size[1]))) == key), None) if size else None
 
 
 class Derivatives:

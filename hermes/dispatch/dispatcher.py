@@ -3,7 +3,7 @@
 import json
 from typing import NamedTuple
 
-from hermes.dispatch.derivatives import Derivatives
+from hermes.dispatch.derivatives import Derivatives, original
 from hermes.dispatch.lease import Lease
 from hermes.dispatch.pending import Asker, Pending
 from hermes.dispatch.registry import Place, Registry
@@ -47,6 +47,8 @@ class Dispatcher:
         except ValueError as error:
             raise BadRequest(str(error)) from None
         place = self.registry.find(key)
+        if place is None or place.pool.on_demand:       # which it may have been before the configuration named the model
+            place = original(key, self.registry.places) or place
         if not self.upstream.allow_cloud and (place.cloud if place else is_cloud(key)):
             raise CloudRefused(name)
         return place

@@ -7,7 +7,7 @@ it after `dismiss_after` seconds without a call. A name that Ollama does not hav
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 from weakref import WeakSet
@@ -82,6 +82,11 @@ class Registry:
     def find(self, key: str) -> Place | None:
         """`key` is a canonical name."""
         return self._places.get(key)
+
+    @property
+    def places(self) -> Collection[Place]:
+        """All of them, one that has two names twice; also those that have no model."""
+        return self._places.values()
 
     def apply(self, config: Config) -> None:
         """Make the pools what `config` says. Who runs or waits is not touched; a pool that has gone ends when it is empty."""

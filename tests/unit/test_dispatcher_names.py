@@ -5,6 +5,7 @@ import json
 import pytest
 
 from hermes import config
+from hermes.dispatch.derivatives import derived_name
 from hermes.dispatch.dispatcher import Dispatcher, Upstream
 from hermes.dispatch.registry import Registry
 from hermes.errors import BadRequest, CloudRefused, ModelNotFound, UpstreamError
@@ -124,3 +125,30 @@ def test_aliases_and_spellings(name: str, ollamas: str | None) -> None:
     assert dispatcher.alias_of(name) == ollamas
     if name != "unknown":
         assert dispatcher.name_of(dispatcher.place(name, None), name) == (ollamas or name)
+
+
+@pytest.mark.parametrize("model", ["gemma3:270m", "big", "free", "me/unlisted:1b"])
+@pytest.mark.parametrize("num_ctx", [4096, 8])
+def test_the_second_name_of_a_model_is_no_way_round_its_limits(model: str, num_ctx: int) -> None:
+    """It is in Ollama's lists. 8: one that an older configuration has left behind."""
+    dispatcher = Told()
+    dispatcher.place("me/unlisted:1b", None)
+    place, second = dispatcher.place(model, None), derived_name(model, num_ctx)
+    assert dispatcher.place(second, None) is place and dispatcher.place(second.upper(), None) is place
+    assert dispatcher.name_of(place, second) == place.model, "Ollama is asked for the model itself, at the size that is configured"
+    assert dispatcher.asked == ["me/unlisted:1b"]
+
+
+def test_a_second_name_that_had_a_pool_before_its_model_was_listed() -> None:
+    dispatcher = Told()
+    before = dispatcher.place(derived_name("late", 8192), None)
+    assert before.pool.on_demand
+    dispatcher.registry.apply(config.loads(CONFIG + "[models.late]\n"))
+    assert dispatcher.place(derived_name("late", 8192), None) is dispatcher.registry.find(canonical("late"))
+
+
+@pytest.mark.parametrize("name", ["hermes/gemma3:270m", "hermes/gemma3:270m-ctx", "hermes/gemma3:1b-ctx8192", "hermes/gemma3:270m-ctx08192", "you/gemma3:270m-ctx8192",
+                                  "hermes/gemma3:270m-ctx8192-0123456789ab"])
+def test_what_only_looks_like_a_second_name(name: str) -> None:
+    dispatcher = Told()
+    assert dispatcher.place(name, None).model == name and dispatcher.asked == [name]
