@@ -19,6 +19,7 @@ from hermes.frontend.exchange import Call, Dialect, Response, Streamed, apart, i
 from hermes.frontend.http1 import ChunkedBody, CountedBody, HeadReader, Request
 from hermes.frontend.house import House
 from hermes.frontend.lingering import SPARE, forget, linger, linger_deaf, reset, shut
+from hermes.frontend.principal import NOBODY
 from hermes.frontend.router import Route
 from hermes.frontend.upload import Upload
 
@@ -173,7 +174,7 @@ class ClientConnection:
             self._house.charge(call)
         if route.streams_body:
             call.upload = self._unread = self._unread or self.upload(self._sock, request, self._buffer, self._limits.body)
-        elif self._unread is not None:
+        elif self._unread is not None and call.principal is not NOBODY:     # nothing is kept for whom the gate has not asked for a key
             if request.headers.get("content-encoding", "identity").lower() != "identity":
                 raise EncodedBody(COMPRESSED)
             if request.length is not None and request.length > self._limits.max_body:

@@ -21,6 +21,7 @@ from hermes.frontend.exchange import NDJSON, SSE, Call, Dialect, Response, Strea
 from hermes.frontend.house import House, Limits
 from hermes.frontend.http1 import HEAD_MAX, chunk
 from hermes.frontend.lingering import SPARE
+from hermes.frontend.principal import NOBODY, Principal
 from hermes.frontend.router import Route, Router
 from tests.harness import Client, Reply, eventually
 
@@ -59,6 +60,7 @@ class Town:
         self.fields: tuple[tuple[str, str], ...] = ()
         self.refusal_behind: HermesError | None = None
         self.closing = False
+        self.principal = Principal("somebody")
         settings = {"head_timeout": LONG, "body_timeout": LONG, "keepalive_timeout": LONG, "send_timeout": LONG, "heartbeat": LONG, "heartbeat_plain": LONG, "max_body": 1000, "max_parked": 1000, **limits}
         routes = [Route(method, path, DIALECT, endpoint) for method, path, endpoint in (
             ("GET", "/x", self.give), ("HEAD", "/x", self.give), ("POST", "/x", self.give), ("POST", "/echo", self.echo))]
@@ -69,6 +71,7 @@ class Town:
         call.headers += self.fields
         if self.refusal:
             raise self.refusal
+        call.principal = self.principal
 
     def note(self, call, status: int, outcome: str) -> None:
         self.notes.append((status, outcome))
@@ -763,6 +766,23 @@ def test_a_short_body_that_nobody_wants_is_read_for_nothing(start, path: str, fi
         town.refusal, town.answer = None, Response(200, b"x")
         assert visitor.send_raw((BAIT * (size // len(BAIT)) if late else b"") + post(b"next")).reply().body == b"next"
     assert len(town.notes) == 2
+
+
+@pytest.mark.parametrize("framing", ["long", "chunks", "compressed", "short"])
+def test_nothing_is_kept_for_whom_nobody_has_asked_who_he_is(town: Town, framing: str) -> None:
+    """/livez and a preflight take no key: else whoever has none could fill the memory for everybody's bodies."""
+    fields = {"long": [f"Content-Length: {SPARE + 1}"], "chunks": ["Transfer-Encoding: chunked"], "compressed": ["Content-Length: 9", COMPRESSED],
+              "short": [f"Content-Length: {len(BAIT)}"]}[framing]
+    town.principal = NOBODY
+    with town.visit() as visitor:
+        reply = visitor.ask(get("/x", *fields))
+        assert (reply.status, reply.body) == (200, b"x"), "before anything of the body has come"
+        assert town.house.parking.size == 0 and town.calls[0].body == b""
+        if framing == "short":
+            assert visitor.send_raw(BAIT + get("/x")).reply().status == 200
+        elif framing != "compressed":
+            assert reply.headers["connection"] == "close" and visitor.send_raw(BAIT).at_end()
+    eventually(lambda: len(town.notes) == 1 + (framing == "short"))
 
 
 def test_of_chunks_only_what_is_here_is_read_for_nothing(town: Town) -> None:

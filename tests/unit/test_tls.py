@@ -20,6 +20,7 @@ from hermes.frontend.connection import READ
 from hermes.frontend.exchange import Call, Dialect, Response, Streamed, error_event, error_line
 from hermes.frontend.house import House, Limits
 from hermes.frontend.http1 import parse_head
+from hermes.frontend.principal import Principal
 from hermes.frontend.router import Route, Router
 from hermes.frontend.tls import Certificate, TlsConnection, TlsServer, TlsUpload, reason
 from tests.harness import Client, eventually
@@ -55,9 +56,12 @@ class Town:
         self.settings = {name: 30.0 for name in ("head_timeout", "body_timeout", "keepalive_timeout", "send_timeout", "heartbeat", "heartbeat_plain")}
         self.settings |= {"max_body": 10_000_000, "max_parked": 10_000_000, **limits}
         routes = [Route(method, "/x", DIALECT, self.give) for method in ("GET", "POST")] + [Route("POST", "/echo", DIALECT, lambda call: Response(200, bytes(call.body)))]
-        self.house = House(Router(routes, [("", DIALECT)]), Limits(SimpleNamespace(**self.settings)), lambda call: None, self.note, lambda: False)
+        self.house = House(Router(routes, [("", DIALECT)]), Limits(SimpleNamespace(**self.settings)), self.admit, self.note, lambda: False)
         self.door = TlsServer(("127.0.0.1", 0), self.house, 2, certificate)
         self.door.start()
+
+    def admit(self, call: Call) -> None:
+        call.principal = Principal("somebody")
 
     def note(self, call: Call, status: int, outcome: str) -> None:
         self.notes.append((status, outcome))
