@@ -22,7 +22,8 @@ NDJSON = "application/x-ndjson"
 SSE = "text/event-stream"
 JSON = "application/json; charset=utf-8"
 _LINE_ENDS = re.compile("[\x85\u2028\u2029]")
-_GIVEN_ID = re.compile(r"[\x21-\x7e]{1,128}\Z")
+# No segment of it is a dot or two: no path can name such a one (hermes.frontend.router.decode), and what cannot be named cannot be ended.
+_GIVEN_ID = re.compile(r"(?!(?:.*/)?\.\.?(?:/|\Z))[\x21-\x7e]{1,128}\Z")
 
 
 @dataclass(slots=True)

@@ -11,6 +11,8 @@ from hermes.errors import CallerError, HermesError
 from hermes.frontend import anthropic, native, openai, own
 from hermes.frontend.exchange import NDJSON, SSE, Dialect, apart, id_of, new_request_id
 from hermes.frontend.http1 import Request
+from hermes.frontend.router import decode
+from hermes.remote import cancel_path
 
 
 def kinds(cls: type[HermesError]) -> set[type[HermesError]]:
@@ -112,12 +114,13 @@ def request(**headers: str) -> Request:
     return Request("GET", "/", "", headers)
 
 
-@pytest.mark.parametrize("given", ["a", "x" * 128, "!~", '"quoted"', "4bf92f3577b34da6a3ce929d0e0e4736"])
+@pytest.mark.parametrize("given", ["a", "x" * 128, "!~", '"quoted"', "4bf92f3577b34da6a3ce929d0e0e4736", "a/b", "a//b/", "...", "a.b/..c", "%2e%2e"])
 def test_a_good_id_is_kept(given: str) -> None:
     assert id_of(request(**{"x-request-id": given})) == given
+    assert decode(cancel_path(given).removeprefix("/v1/requests/")) == given, "and the request can be ended by it"
 
 
-@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a, b", "a\tb", "\u00e9", "a\x7f", "a\n"])
+@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a, b", "a\tb", "\u00e9", "a\x7f", "a\n", ".", "..", "a/../b", "../a", "a/."])
 def test_any_other_id_is_replaced(given: str) -> None:
     made = id_of(request(**{"x-request-id": given}))
     assert re.fullmatch(r"req_[0-9a-f]{24}", made)
