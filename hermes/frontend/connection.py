@@ -229,7 +229,7 @@ class ClientConnection:
             return head.request
         if not head.begun:
             return None
-        if self._evicted:
+        if self._evicted or head.request is not None:       # off the list, but `evict` has yet to be called
             raise TooManyConnections("too many connections")
         raise ClientGone
 

@@ -439,10 +439,12 @@ class TestEviction:
             assert not town.house.waiting.evict()
             assert visitor.send_raw(b"o").reply().body == b"hello"
 
-    def test_a_head_that_is_whole_just_then_is_refused_all_the_same(self, town: Town, monkeypatch) -> None:
+    @pytest.mark.parametrize("told", [True, False])
+    def test_a_head_that_is_whole_just_then_is_refused_all_the_same(self, town: Town, monkeypatch, told: bool) -> None:
+        """`told`: of those that wait it is none any more, and whoever sends it away has had the time to say so."""
         monkeypatch.setattr(town.house.waiting, "leave", lambda guest: False)
         with town.visit() as visitor:
-            visitor.connection._evicted = True
+            visitor.connection._evicted = told
             assert visitor.ask(get()).status == 503 and visitor.at_end()
         assert not town.calls
 
