@@ -124,6 +124,10 @@ class Lease:
                 self.records += data.count(b"}\n")
                 return data
 
+    def overdue(self) -> bool:
+        """Has it still its worker, at the end of all the time that the job may take?"""
+        return self._child is not None and time.monotonic() >= self._last
+
     def close(self) -> None:
         """The client needs no more. Idempotent."""
         if self._child is not None:

@@ -21,6 +21,7 @@ from hermes.frontend.house import House
 from hermes.frontend.lingering import SPARE, forget, linger, linger_deaf, reset, shut
 from hermes.frontend.principal import NOBODY
 from hermes.frontend.router import Route
+from hermes.frontend.sending import send_all
 from hermes.frontend.upload import Upload
 
 log = logging.getLogger("hermes.connection")
@@ -341,8 +342,7 @@ class ClientConnection:
 
     def _send_stream(self, call: Call, answer: Streamed) -> None:
         """Raises HermesError when the source fails; the last chunk goes out only if it did not."""
-        http11, framing = call.request.http11, answer.framing
-        coded = http11 and framing != "length"
+        framing, coded = answer.framing, call.request.http11 and answer.framing != "length"
         headers = [*answer.headers, ("Date", http1.http_date(int(time.time())))]
         if framing == "length":
             headers.append(("Content-Length", str(answer.length)))
@@ -357,7 +357,7 @@ class ClientConnection:
             self._settle(call, promised=True)
             self._sock.sendall(waiting)
             return
-        source, send, code = answer.source, self._sock.sendall, coded and framing == "plain"
+        source, code = answer.source, coded and framing == "plain"
         while True:
             data = source.read()
             if code:
@@ -366,7 +366,7 @@ class ClientConnection:
                 self._settle(call, promised=True)
                 data += http1.LAST_CHUNK if coded else b""
             if waiting or data:
-                send(waiting + data)
+                send_all(self._sock, waiting + data, call)
                 waiting, self._sent, self._last = b"", True, data or self._last
             if source.ended:
                 return

@@ -922,6 +922,44 @@ def test_whoever_ends_a_call_whose_client_does_not_read_waits_for_him_once(start
         assert town.notes == [(200, "cancelled")] and sending.closed == 1 and told == []
 
 
+class Trickle:
+    """A socket whose client takes ten bytes at a time."""
+
+    def __init__(self, sock: socket.socket):
+        self._sock = sock
+
+    def send(self, data: memoryview) -> int:
+        return self._sock.send(data[:10])
+
+    def __getattr__(self, name: str):
+        return getattr(self._sock, name)
+
+
+@pytest.mark.parametrize("patience", [5, 1000])
+@pytest.mark.parametrize("framing", ["plain", "chunked", "length"])
+def test_who_reads_a_little_now_and_then_keeps_no_worker_beyond_its_time(town: Town, framing: str, patience: int) -> None:
+    """A send that gets on is never late by itself. `patience`: so many times the worker has time left."""
+    looks = iter([False] * patience)
+    source, whole = Source(b"1e\r\n" + b"x" * 30 + b"\r\n" if framing == "chunked" else b"x" * 30, empty_end=True), patience > 5
+    town.answer = Streamed(200, source, framing, 30)
+
+    def give(call: Call):
+        call.leases.append(SimpleNamespace(overdue=lambda: next(looks, True)))
+        return town.answer
+
+    town.house.router = Router([Route("GET", "/x", DIALECT, give)], [("", DIALECT)])
+    with town.visit() as visitor:
+        visitor.connection._sock = Trickle(visitor.connection._sock)
+        visitor.send_raw(get())
+        if whole:
+            assert visitor.reply().body == b"x" * 30
+        else:
+            while visitor.more():
+                pass
+            assert len(visitor.buffer) == 10 * patience and b"200 OK" in visitor.buffer
+    assert town.notes == [(200, "ok" if whole else "cancelled")] and source.closed == 1
+
+
 def answers() -> tuple[Response | Streamed, ...]:
     return Response(200, b"x"), Streamed(200, Source(b"x", empty_end=True), "plain"), Streamed(200, Source(b"x"), "length", 1)
 

@@ -270,6 +270,16 @@ def test_two_requests_may_take_twice_as_long(talk: Talk) -> None:
     assert talk.lease._silent_until - talk.lease._began == pytest.approx(2 * (3 * 1.0 + 50.0 + 1.0), abs=5)
 
 
+@pytest.mark.parametrize(("times", "late"), [(Timeouts(total=0.0), True), (Timeouts(run=0.0), True), (Timeouts(run=60.0), False)])
+def test_overdue_is_who_has_his_worker_for_too_long(talk: Talk, times: Timeouts, late: bool) -> None:
+    assert not talk.lease.overdue(), "it has no job yet"
+    talk.lease.begin(JOB._replace(timeouts=times))
+    assert talk.lease.overdue() == late
+    talk.obey(pack(Failure("ClientGone", "cancelled")))
+    talk.lease.close()
+    assert talk.state() == "idle" and not talk.lease.overdue()
+
+
 @pytest.mark.parametrize("times", [Timeouts(60.0, 60.0, 60.0, 0.05), Timeouts(60.0, 60.0, 60.0, 60.0, 0.05)])
 def test_hung_beyond_the_total(talk: Talk, times: Timeouts) -> None:
     talk.child.say(pack(HEAD), data(b"x"))

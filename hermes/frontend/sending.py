@@ -1,0 +1,16 @@
+"""Sending a piece of an answer to a client who may take his time, but not his worker's."""
+
+import socket
+
+from hermes.frontend.exchange import Call
+from hermes.workers.messages import Bytes
+
+
+def send_all(sock: socket.socket, data: Bytes, call: Call) -> None:
+    """`sendall`, which is never late as long as the client takes a little now and then: behind all the time that the call may have its worker he
+    is not waited for any more. Raises OSError."""
+    sent = 0
+    while sent < len(data):
+        if call.leases and call.leases[-1].overdue():
+            raise TimeoutError("the client reads too slowly")
+        sent += sock.send(memoryview(data)[sent:] if sent else data)
