@@ -268,7 +268,7 @@ def test_whoever_ends_a_call_whose_client_does_not_read_waits_for_him_once(towns
             running.cancelled = Cancelled("over")
             return super().read()
 
-    town.answer = Streamed(200, Ended(b"x" * 20_000_000), "plain", in_band=lambda error: told.append(error) or b"never")
+    town.answer = Streamed(200, Ended(b"x" * 20_000_000, b"never sent"), "plain", in_band=lambda error: told.append(error) or b"never")
     with Visitor(town) as client:
         client.send("GET", "/x")
         assert eventually(lambda: town.notes) == [(200, "cancelled")] and told == []
