@@ -1,8 +1,7 @@
 """One client's connection: requests in, answers out, until either side has had enough. Runs in the connection's own thread.
 
 The socket blocks, with the kernel's send timeout; reading goes through poll, because a request's head and body each have a deadline as a
-whole, which a timeout per read would not keep. Every answer leaves in as few writes as its arrival allows: head and first
-bytes together.
+whole, which a timeout per read would not keep. Every answer leaves in as few writes as its arrival allows: head and first bytes together.
 """
 
 import logging
@@ -175,15 +174,16 @@ class ClientConnection:
             self._house.charge(call)
         if route.streams_body:
             call.upload = self._unread = self._unread or self.upload(self._sock, request, self._buffer, self._limits.body)
-        elif self._unread is not None and call.principal is not NOBODY:     # nothing is kept for whom the gate has not asked for a key
+        elif self._unread is not None:
             if request.headers.get("content-encoding", "identity").lower() != "identity":
                 raise EncodedBody(COMPRESSED)
             if request.length is not None and request.length > self._limits.max_body:
                 raise BodyTooLarge(f"the body is larger than {self._limits.max_body} bytes")
-            self._house.parking.check(request.length or 0, self._limits.max_parked)
-            if request.expects_100 and not self._buffer:
-                self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
-            call.body = self._take_body(request.length)
+            if call.principal is not NOBODY:    # nothing is kept for whom the gate has not asked for a key
+                self._house.parking.check(request.length or 0, self._limits.max_parked)
+                if request.expects_100 and not self._buffer:
+                    self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
+                call.body = self._take_body(request.length)
         return route.endpoint(call), route
 
     def _refuse(self, call: Call, dialect: Dialect, error: HermesError) -> None:
