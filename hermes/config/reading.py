@@ -1,6 +1,6 @@
 """One configuration file and one environment while they are read: checked values out, every problem collected.
 
-What the values mean together is config.py's business; what one value may be is settings.py's.
+What the values mean together is the package's business; what one value may be is values.py's.
 """
 
 import json
@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from hermes.config import trust
-from hermes.names import canonical
-from hermes.config.settings import NAMED, SECTIONS, SETTINGS, Setting, from_text, nearest, read
+from hermes.config.settings import NAMED, SECTIONS, SETTINGS, Setting
 from hermes.config.tomllines import Path, line_of, scan
+from hermes.config.values import from_text, nearest, read
+from hermes.names import canonical
 
 ENVIRONMENT = "environment"  # the "file" of a problem that a variable caused
 LARGEST_FILE = 2**20  # bytes; no configuration is that long, and /dev/zero is longer
