@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from hermes.config import addresses, trust
+from hermes.config import addresses
 from hermes.config.clients import ClientSettings, is_client_name, read_clients
 from hermes.config.options import Bounds
 from hermes.config.reading import ConfigError, Problem, Reading, heading, quoted
-from hermes.config.refusals import refuse_bad_certificate, refuse_open_admin
+from hermes.config.refusals import refuse_bad_certificate, refuse_bad_folder, refuse_open_admin, refuse_open_door, refuse_own_address
 from hermes.config.settings import CLASSES, KEY_PREFIX, SETTINGS
 from hermes.names import canonical
 
@@ -194,9 +194,9 @@ def _config(reading: Reading, text: str | None, path: str | None) -> Config:
     clients = read_clients(reading, _more_clients(reading, server.clients_file))
     has_clients = bool(clients) or len(reading.problems) > so_far  # clients that are all wrong are a problem already
     if document is not None:  # a file that could not be read might have said otherwise
-        _refuse_own_address(reading, server, ollama.url)
-        _refuse_bad_folder(reading, server.state_dir)
-        _refuse_open_door(reading, server, has_clients)
+        refuse_own_address(reading, ollama.url, (server.host, server.port))
+        refuse_bad_folder(reading, server.state_dir)
+        refuse_open_door(reading, server.host, server.open or has_clients)
         refuse_open_admin(reading, admin.listen, has_clients)
         refuse_bad_certificate(reading, server.tls_cert, server.tls_key)
     reading.finish()
@@ -248,44 +248,3 @@ def _clash(one: ModelSettings, other: ModelSettings) -> str | None:
         return None
     name = one.name if canonical(one.name) in shared else one.model
     return f"would both answer to {quoted(name)}: rename one of the tables"
-
-
-def _refuse_own_address(reading: Reading, server: ServerSettings, url: str) -> None:
-    if not addresses.is_own(url, server.host, server.port):
-        return
-    # With the url left at its default it was the choice of where to listen that made the loop.
-    given = reading.given["ollama.url"]
-    if given.is_default:
-        given = reading.given["server.listen"]
-    reading.problems.append(
-        given.problem(
-            f"{url} is Hermes's own address: it would call itself for ever; "
-            "set [ollama] url, or OLLAMA_HOST, to where Ollama is, or [server] listen to another port"
-        )
-    )
-
-
-def _refuse_bad_folder(reading: Reading, folder: str) -> None:
-    """Found here and not when the first line has to be written: then it would be too late to say so."""
-    if not folder:
-        return
-    given = reading.given["server.state_dir"]
-    if not os.path.isdir(folder):
-        reading.problems.append(given.problem("there is no such folder; make it, or leave the key out"))
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        reading.problems.append(given.problem("Hermes may not write there"))
-    elif reason := trust.fault_of(folder):
-        reading.problems.append(given.problem(reason))
-
-
-def _refuse_open_door(reading: Reading, server: ServerSettings, has_clients: bool) -> None:
-    """Whoever listens to the network says who may come in: nobody should have published an Ollama without noticing."""
-    if has_clients or server.open or addresses.is_loopback(server.host):
-        return
-    reading.problems.append(
-        reading.given["server.listen"].problem(
-            "whoever reaches this address could use Ollama; give clients keys with [clients.NAME] tables "
-            "(`python -m hermes key NAME` makes one), let everybody in with [server] open = true or HERMES_SERVER_OPEN=true, "
-            "or listen on 127.0.0.1"
-        )
-    )
