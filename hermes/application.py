@@ -30,7 +30,7 @@ from hermes.frontend.listeners import Listeners
 from hermes.frontend.live import Live
 from hermes.frontend.principal import NOBODY
 from hermes.frontend.queueing import Queueing, sees
-from hermes.frontend.router import Route, Router
+from hermes.frontend.router import Router
 from hermes.frontend.usage import UsagePage, spent
 from hermes.observe import logs, status
 from hermes.observe.usage import Reserve, Usage, UsageUnusable

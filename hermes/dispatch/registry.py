@@ -6,7 +6,6 @@ it after `dismiss_after` seconds without a call. A name that Ollama does not hav
 
 import math
 import threading
-import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import NamedTuple

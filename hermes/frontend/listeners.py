@@ -7,7 +7,7 @@
 import logging
 from collections.abc import Callable
 
-from hermes.config import AdminSettings, Config, ServerSettings
+from hermes.config import Config, ServerSettings
 from hermes.frontend.exchange import Call
 from hermes.frontend.gate import Gate, OwnersGate
 from hermes.frontend.house import House, Limits

@@ -7,7 +7,6 @@ calls `Simulator`'s methods only reads what these wrote down, under the ledger's
 import socketserver
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from typing import Any, Self
 
 from hermes.simulator.client import Client
