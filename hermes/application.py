@@ -110,8 +110,7 @@ class Application:
                 self._heed(self._signals.popleft())
             if self.life is Life.SERVING and self.supervisor.hopeless:
                 log.error("no worker process stands; ending")
-                self._become(Life.DRAINING)
-                self._drain_until = 0.0
+                self._drain(0.0)
             if self.life is Life.DRAINING and (self._quiet() or time.monotonic() >= self._drain_until):
                 self._become(Life.STOPPED)
         able = not self.supervisor.hopeless
@@ -136,12 +135,15 @@ class Application:
                 self._reload()
         elif self.life is Life.SERVING:
             log.info("stopping signal=%s drain_timeout=%g", signal.Signals(number).name, self.config.server.drain_timeout)
-            self._become(Life.DRAINING)
-            self._drain_until = time.monotonic() + self.config.server.drain_timeout
-            self.listeners.stop_accepting()
+            self._drain(self.config.server.drain_timeout)
         elif self.life is Life.DRAINING:
             log.warning("stopping at once signal=%s", signal.Signals(number).name)
             self._drain_until = 0.0
+
+    def _drain(self, seconds: float) -> None:
+        self._become(Life.DRAINING)
+        self._drain_until = time.monotonic() + seconds
+        self.listeners.stop_accepting()
 
     def _become(self, life: Life) -> None:
         """The one door of the life state."""

@@ -100,15 +100,16 @@ def waited(fact: Callable[[], object], seconds: float) -> bool:
         return False
 
 
-def test_a4_no_worker_at_all(spoil) -> None:
-    """A4. A machine on which no worker can stand: exit code 3, soon."""
+def test_a4_no_worker_at_all(spoil, tmp_path: Path) -> None:
+    """A4. A machine on which no worker can stand: exit code 3, soon, and an admin socket goes as at any other stop."""
+    path = tmp_path / "admin.sock"
     environ, cause = spoil(CAUSES["exit"])
     cause.touch()
     with Simulator() as ollama:
         began = time.monotonic()
-        with Hermes(ollama.url, CONFIG, **environ) as hermes:
+        with Hermes(ollama.url, f'[admin]\nlisten = "unix:{path}"\n{CONFIG}', **environ) as hermes:
             assert hermes.wait(10 * SLOW) == 3 and time.monotonic() - began <= 10 * SLOW
-            assert hermes.line("no worker process stands")
+            assert hermes.line("no worker process stands") and hermes.line(f"admin=unix:{path}") and not path.exists()
 
 
 def test_a5_a_worker_that_was_stopped_while_idle_is_killed_when_it_is_needed() -> None:
