@@ -68,7 +68,10 @@ def connect(url: str, ca: str = "") -> tuple[http.client.HTTPConnection, str]:
     if parts.scheme == "http":
         return http.client.HTTPConnection(parts.hostname, parts.port, timeout=TIMEOUT), parts.path.rstrip("/")
     import ssl
-    context = ssl.create_default_context(cafile=ca or None)
+    try:
+        context = ssl.create_default_context(cafile=ca or None)
+    except OSError as error:
+        raise Refused(f"no answer from {url}: no certificates can be read from {ca}: {error.strerror or error}") from None
     return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=TIMEOUT, context=context), parts.path.rstrip("/")
 
 

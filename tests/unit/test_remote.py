@@ -192,7 +192,7 @@ def test_with_a_certificate_it_is_https(tmp_path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_file_of_certificates_that_is_none() -> None:
-    with pytest.raises(remote.Refused, match="no answer from https://h"):
+    with pytest.raises(remote.Refused, match="no answer from https://h: no certificates can be read from /nowhere: No such file"):
         remote.run("status", "https://h", "", {}, ca="/nowhere")
 
 
