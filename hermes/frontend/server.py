@@ -14,6 +14,7 @@ import sys
 import threading
 import time
 
+from hermes.config import addresses
 from hermes.errors import HermesBusy, TooManyConnections
 from hermes.frontend import http1
 from hermes.frontend.connection import READ, ClientConnection
@@ -60,7 +61,11 @@ class Server(http.server.ThreadingHTTPServer):
         if self.address_family == socket.AF_INET6:
             self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)        # each connection inherits it
-        socketserver.TCPServer.server_bind(self)
+        host, port = self.server_address
+        try:
+            socketserver.TCPServer.server_bind(self)
+        except OSError as error:
+            raise OSError(error.errno, f"{addresses.join(host, port)}: {error.strerror or error}") from None
         self.server_name, self.server_port = self.server_address[:2]
 
     @property

@@ -30,6 +30,8 @@ class UnixServer(Server):
         before = os.umask(PRIVATE)              # and not a chmod afterwards: until then it would be everybody's
         try:
             self.socket.bind(self.path)
+        except OSError as error:
+            raise OSError(error.errno, f"{self.path}: {error.strerror}") from None
         finally:
             os.umask(before)
         self._file = _identity(self.path)
@@ -66,6 +68,8 @@ def make_way(path: str) -> None:
             raise FileExistsError(errno.EEXIST, f"{path} is there, and is no socket")
     except FileNotFoundError:
         return
+    except PermissionError as error:
+        raise OSError(error.errno, f"{path}: {error.strerror}") from None
     with socket.socket(socket.AF_UNIX) as probe:
         probe.setblocking(False)                # with a full queue connecting would wait
         failure = probe.connect_ex(path)

@@ -554,6 +554,16 @@ def test_what_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     assert ended.returncode == 3 and f"{file} is there, and is no socket" in ended.stderr and file.read_text(encoding="utf-8") == "x"
 
 
+def test_the_address_that_cannot_be_had_is_named(unix: Hermes, tmp_path: Path) -> None:
+    config, path = tmp_path / "hermes.toml", tmp_path / "nowhere" / "admin.sock"
+    config.write_text(f'[server]\nlisten = "127.0.0.1:0"\n[admin]\nlisten = "unix:{path}"\n', encoding="utf-8")
+    ended = start(config)
+    assert (ended.returncode, ended.stderr) == (3, f"hermes: cannot listen: {path}: No such file or directory\n")
+    config.write_text(f'[server]\nlisten = "127.0.0.1:{unix.port}"\n', encoding="utf-8")
+    ended = start(config)
+    assert (ended.returncode, ended.stderr) == (3, f"hermes: cannot listen: 127.0.0.1:{unix.port}: Address already in use\n")
+
+
 def test_the_socket_of_a_dead_one_is_replaced_and_goes_at_the_stop(ollama: Simulator, tmp_path: Path) -> None:
     path = tmp_path / "admin.sock"
     with Hermes(ollama.url, local(path)) as first:
