@@ -27,7 +27,7 @@ from hermes.config.settings import KEY_PREFIX, NAMED
 from hermes.dispatch import limits
 from hermes.errors import HermesError
 from hermes.frontend import http1
-from hermes.frontend.own import _KINDS
+from hermes.frontend.ownbody import KINDS
 from hermes.frontend.live import Picture
 from hermes.frontend.router import Router
 from hermes.observe import status
@@ -144,7 +144,7 @@ def test_every_curl_line_reaches_a_route(router: Router) -> None:
         route, _ = router.match(method, path)
         reached.add(route.path)
         if "-d" in words:
-            assert set(json.loads(words[words.index("-d") + 1])) <= set(_KINDS)
+            assert set(json.loads(words[words.index("-d") + 1])) <= set(KINDS)
     own = {path for _, path, text in rows("Method", "Path", "What it does")}
     assert own == reached, "each of Hermes's own endpoints has a curl line"
 
@@ -152,7 +152,7 @@ def test_every_curl_line_reaches_a_route(router: Router) -> None:
 def test_the_table_of_fields_is_what_is_read() -> None:
     names = {str: "string", list: "array", dict: "object", bool: "boolean", int: "number", float: "number"}
     told = {field: set(re.sub(r" of .*", "", kind).split(" or ")) for field, kind, _ in rows("Field", "Type", "Meaning")}
-    real = {field: {names[t] for t in (kind if isinstance(kind, tuple) else (kind,))} for field, (kind, _) in _KINDS.items()}
+    real = {field: {names[t] for t in (kind if isinstance(kind, tuple) else (kind,))} for field, (kind, _) in KINDS.items()}
     assert told == real
 
 
