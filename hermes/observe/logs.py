@@ -63,7 +63,8 @@ class LineHandler(logging.Handler):
             self._lines.put_nowait(None)
         except queue.Full:
             pass
-        self._thread.join(1.0)
+        if self._thread.ident is not None:          # Ctrl-C may come before it has been started
+            self._thread.join(1.0)
         super().close()
 
     def _write(self) -> None:

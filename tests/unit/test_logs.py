@@ -242,3 +242,18 @@ def test_nobody_to_announce_it_to() -> None:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+def test_ctrl_c_before_its_thread_runs_leaves_no_traceback(monkeypatch) -> None:
+    """`logging` closes at its end what has been made, also what has only half been."""
+    handlers: list[logs.LineHandler] = []
+    made = logs.LineHandler.createLock
+
+    def interrupted(_thread: threading.Thread) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(logs.LineHandler, "createLock", lambda self: handlers.append(self) or made(self))
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        logs.LineHandler(io.FileIO(os.dup(2), "w"))
+    handlers[0].close()
