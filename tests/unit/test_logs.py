@@ -254,6 +254,7 @@ def test_ctrl_c_before_its_thread_runs_leaves_no_traceback(monkeypatch) -> None:
 
     monkeypatch.setattr(logs.LineHandler, "createLock", lambda self: handlers.append(self) or made(self))
     monkeypatch.setattr(threading.Thread, "start", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        logs.LineHandler(io.FileIO(os.dup(2), "w"))
-    handlers[0].close()
+    with io.FileIO(os.dup(2), "w") as raw:
+        with pytest.raises(KeyboardInterrupt):
+            logs.LineHandler(raw)
+        handlers[0].close()
