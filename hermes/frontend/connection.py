@@ -7,20 +7,19 @@ whole, which a timeout per read would not keep. Every answer leaves in as few wr
 import logging
 import select
 import socket
-import struct
 import time
 
-from hermes.errors import (BadRequest, BodyTooLarge, CallerError, ClientGone, EncodedBody, HermesBusy, HermesError, RequestTimeout,
+from hermes.errors import (BadRequest, BodyTooLarge, CallerError, ClientGone, EncodedBody, HermesError, RequestTimeout,
                            TooManyConnections)
 from hermes.frontend import http1
-from hermes.frontend.crowd import OUT_OF_DESCRIPTORS
+from hermes.frontend.crowd import shortage_of
 from hermes.frontend.exchange import Call, Dialect, Response, Streamed, apart, id_of
 from hermes.frontend.http1 import ChunkedBody, CountedBody, HeadReader, Request
 from hermes.frontend.house import House
-from hermes.frontend.lingering import SPARE, forget, linger, linger_deaf, reset, shut
+from hermes.frontend.lingering import SPARE, forget, forget_now, linger, linger_deaf, reset, shut
 from hermes.frontend.principal import NOBODY
 from hermes.frontend.router import Route
-from hermes.frontend.sending import send_all
+from hermes.frontend.sending import bear, send_all
 from hermes.frontend.upload import Upload
 
 log = logging.getLogger("hermes.connection")
@@ -28,16 +27,6 @@ READ = 64 * 1024
 BODY_RATE = 50_000          # bytes a second: so fast a body may come for as long as it takes (reliability.md §2.2)
 COMPRESSED = ("Hermes reads no compressed request body: send it without Content-Encoding"
               " (Codex: enable_request_compression = false under [features] in its config.toml)")
-
-
-def _timeval(seconds: float) -> bytes:
-    """A struct timeval, for the kernel's own timeouts."""
-    return struct.pack("ll", int(seconds), int(seconds % 1 * 1e6))
-
-
-def _want(error: BaseException) -> HermesBusy | None:
-    """What is to be said if the error means that the machine has no descriptor, or no memory for one; it means no client."""
-    return HermesBusy("no descriptor is left for this request") if getattr(error, "errno", None) in OUT_OF_DESCRIPTORS else None
 
 
 class ClientConnection:
@@ -62,8 +51,7 @@ class ClientConnection:
         self._deaf = False                      # hung up: the kernel gives what is here, and does not wait for more
         self._cut = False                       # has an answer broken off that had begun?
         self._unframed = False                  # does the present answer end where the connection does? (RFC 9112 §6.3)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self._limits.send))
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _timeval(self._limits.idle))
+        bear(sock, self._limits.idle, self._limits.send)
 
     def fileno(self) -> int:
         return self._sock.fileno()
@@ -137,8 +125,8 @@ class ClientConnection:
                 self._keep = False
                 self._refuse(call, dialect, call.cancelled)
                 return True
-            if call is not None and (want := _want(error)):
-                self._refuse(call, dialect, want)
+            if call is not None and (shortage := shortage_of(error)):
+                self._refuse(call, dialect, shortage)
                 return True
             if call is not None:
                 self._house.note(call, 499, "cancelled")
@@ -177,9 +165,12 @@ class ClientConnection:
         elif self._unread is not None:
             if request.headers.get("content-encoding", "identity").lower() != "identity":
                 raise EncodedBody(COMPRESSED)
-            if request.length is not None and request.length > self._limits.max_body:
-                raise BodyTooLarge(f"the body is larger than {self._limits.max_body} bytes")
-            if call.principal is not NOBODY:    # nothing is kept for whom the gate has not asked for a key
+            most = self._limits.max_body if call.principal is not NOBODY else min(self._limits.max_body, SPARE)
+            if request.length is not None and request.length > most:
+                raise BodyTooLarge(f"the body is larger than {most} bytes")
+            if call.principal is NOBODY:        # nothing is kept for whom the gate has not asked for a key
+                self._skip_body(most)
+            else:
                 self._house.parking.check(request.length or 0, self._limits.max_parked)
                 if request.expects_100 and not self._buffer:
                     self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
@@ -240,6 +231,12 @@ class ClientConnection:
         body = self._read_body(length)
         self._keep = keep
         return body
+
+    def _skip_body(self, most: int) -> None:
+        """The same, not to be kept."""
+        keep, self._keep = self._keep, False
+        forget_now(self._sock, self._unread, self._limits.body, most)
+        self._keep = keep
 
     def _leave_body(self) -> None:
         """The head of an answer is about to go out, and must say whether a request may follow: not behind a body that nobody wants, unless the rest
@@ -325,7 +322,7 @@ class ClientConnection:
             outcome, status = error.code, answer.status if self._sent else error.status
             self._tell(call, route.dialect, answer, error)
         except (ClientGone, OSError) as gone:
-            error = call.cancelled or _want(gone)
+            error = call.cancelled or shortage_of(gone)
             if error is None or isinstance(gone, (BlockingIOError, TimeoutError)):   # who has not read for so long is not waited for again
                 raise
             self._keep = self._keep and call.cancelled is None

@@ -1,7 +1,8 @@
-"""What a client goes on to send when his answer is out: read and thrown away, so that the answer is not lost to him, nor always the connection.
+"""What a client sends that nobody wants: read and thrown away, so that his answer is not lost to him, nor always the connection.
 
-    the rest is short and sure to come    `forget` it; the next request follows
-    else                                  `linger`: say that nothing more comes, and let him finish talking for a moment
+    before the answer, of a body that is not kept         `forget_now`: a malformed request must not be answered as if it were not
+    behind the answer, if it is short and sure to come    `forget`; the next request follows
+    else                                                  `linger`: say that nothing more comes, and let him finish talking for a moment
 
 A socket that is closed with unread bytes answers with a reset, and whoever is still sending then gives up before he reads what he was told.
 """
@@ -10,7 +11,9 @@ import select
 import socket
 import struct
 import time
+from math import inf
 
+from hermes.errors import BadRequest, BodyTooLarge, ClientGone, RequestTimeout
 from hermes.frontend.upload import READ, Upload
 
 SPARE = 64 * 1024           # bytes of a body that are read for nothing, so that the connection of a refused request lives on
@@ -19,15 +22,27 @@ LINGER_BYTES = 1 << 20
 LOOK = 0.05                 # seconds between two looks at a socket that nothing wakes us for any more
 
 
-def forget(sock: socket.socket, body: Upload, seconds: float) -> bool:
-    """Read the rest of `body`. False: it has not come in so many seconds. Raises ClientGone, OSError."""
-    deadline, poll = time.monotonic() + seconds, select.poll()
+def forget(sock: socket.socket, body: Upload, seconds: float, most: float = inf) -> bool:
+    """Read the rest of `body`. False: it has not come in so many seconds. Raises BadRequest, BodyTooLarge beyond so many bytes, ClientGone, OSError."""
+    deadline, poll, size = time.monotonic() + seconds, select.poll(), 0
     poll.register(sock, select.POLLIN)
     while not body.ended:
         if not body.ready and not poll.poll(max(0.0, min(deadline - time.monotonic(), 1e6)) * 1000):
             return False
-        body.read()
+        size += len(body.read())
+        if size > most:
+            raise BodyTooLarge(f"the body is larger than {most} bytes")
     return True
+
+
+def forget_now(sock: socket.socket, body: Upload, seconds: float, most: int) -> None:
+    """The same before the answer, and with an error for each way in which it can go wrong. Raises BadRequest, BodyTooLarge, RequestTimeout."""
+    try:
+        body.invite()
+        if not forget(sock, body, seconds, most):
+            raise RequestTimeout("the request did not arrive in time")
+    except ClientGone:
+        raise BadRequest("the body ended too early") from None
 
 
 def linger(sock: socket.socket) -> None:

@@ -770,22 +770,47 @@ def test_a_short_body_that_nobody_wants_is_read_for_nothing(start, path: str, fi
     assert len(town.notes) == 2
 
 
-@pytest.mark.parametrize("framing", ["long", "chunks", "invited", "short"])
+@pytest.mark.parametrize("framing", ["counted", "chunks", "invited"])
 def test_nothing_is_kept_for_whom_nobody_has_asked_who_he_is(start, framing: str) -> None:
     """/livez and a preflight take no key: else whoever has none could fill the memory for everybody's bodies."""
-    fields = {"long": [f"Content-Length: {SPARE + 1}"], "chunks": ["Transfer-Encoding: chunked"], "invited": ["Content-Length: 9", "Expect: 100-continue"],
-              "short": [f"Content-Length: {len(BAIT)}"]}[framing]
+    fields, body = {"counted": ([f"Content-Length: {SPARE}"], bytes(SPARE)), "chunks": (["Transfer-Encoding: chunked"], b"%x\r\n%b\r\n0\r\n\r\n" % (len(BAIT), BAIT)),
+                    "invited": (["Content-Length: 9", "Expect: 100-continue"], bytes(9))}[framing]
     town = Town(start, max_body=SPARE + 1, max_parked=SPARE + 1)
     town.principal = NOBODY
     with town.visit() as visitor:
-        reply = visitor.ask(get("/x", *fields))
-        assert (reply.status, reply.body) == (200, b"x"), "before anything of the body has come"
-        assert town.house.parking.size == 0 and town.calls[0].body == b""
-        if framing == "short":
-            assert visitor.send_raw(BAIT + get("/x")).reply().status == 200
-        else:
-            assert reply.headers["connection"] == "close" and visitor.send_raw(BAIT).at_end()
-    eventually(lambda: len(town.notes) == 1 + (framing == "short"))
+        visitor.send_raw(get("/x", *fields))
+        if framing == "invited":
+            assert visitor.reply("HEAD").status == 100
+        visitor.send_raw(body[:-1])
+        assert town.house.parking.size == 0 and not town.calls, "not answered before it is known to be a request"
+        visitor.send_raw(body[-1:])
+        assert (visitor.reply().status, town.calls[0].body, town.house.parking.size) == (200, b"", 0)
+        assert visitor.ask(get("/x")).status == 200, "and the connection lives on"
+    eventually(lambda: len(town.notes) == 2)
+
+
+@pytest.mark.parametrize(("fields", "body", "status"), [
+    ([f"Content-Length: {SPARE + 1}"], b"", 413),
+    ([f"Content-Length: {SPARE + 1}", "Expect: 100-continue"], b"", 413),
+    (["Transfer-Encoding: chunked"], b"%x\r\n%b\r\n" % (SPARE + 1, bytes(SPARE + 1)), 413),
+    (["Transfer-Encoding: chunked"], b"0_9\r\n" + BAIT, 400),
+    (["Transfer-Encoding: chunked"], b"5\r\nhello", 400),
+    (["Content-Length: 9"], b"hello", 400),
+], ids=["long", "long, invited", "long, chunks", "malformed", "chunks cut", "cut"])
+def test_a_bad_body_is_refused_also_where_nobody_wants_one(start, fields: list[str], body: bytes, status: int) -> None:
+    town = Town(start, max_body=SPARE + 1, max_parked=SPARE + 1)
+    town.principal = NOBODY
+    with town.visit() as visitor:
+        visitor.send_raw(get("/x", *fields) + body).sock.shutdown(socket.SHUT_WR)
+        reply = visitor.reply()
+        assert (reply.status, reply.headers["connection"], town.calls) == (status, "close", []) and visitor.at_end()
+
+
+def test_who_sends_nothing_of_an_unwanted_body_is_told_so(start) -> None:
+    town = Town(start, body_timeout=0.05)
+    town.principal = NOBODY
+    with town.visit() as visitor:
+        assert visitor.ask(get("/x", "Content-Length: 9")).status == 408 and visitor.at_end()
 
 
 def test_of_chunks_only_what_is_here_is_read_for_nothing(town: Town) -> None:
