@@ -6,6 +6,7 @@ proves nothing. Only the last record is ever parsed, once, at the end.
 
 import json
 import re
+from collections.abc import Iterator
 
 from hermes.errors import UpstreamBroken
 from hermes.workers.chunks import ChunkWalker, chunk, payload
@@ -14,9 +15,11 @@ from hermes.workers.messages import End, Failure
 BLANK = 8                   # bytes: an empty line, chunk-coded; behind a record it does not replace it
 SSE_ENDINGS = ("[DONE]", "message_stop", "response.completed")
 LINE_MAX = 1 << 20          # bytes of one record that are kept; a longer one is kept without most of its texts and numbers
+PARSED_MAX = 64 * 1024      # bytes of JSON that are parsed as they are: as objects, a list of numbers takes ten times the room
+TEXT_MAX = 1000             # characters of a text, or a list of numbers, in such a record
 _ESCAPE = rb'\\(?:u[0-9A-Fa-f]{4}|[^u])'
-_TEXT = re.compile(rb'("(?>[^"\\]|%b){0,1000}+)(?>[^"\\]+|%b)*+("?)' % (_ESCAPE, _ESCAPE))       # its beginning, the rest, its end if it has come
-_NUMBERS = re.compile(rb"\[(?>[-+.0-9Ee]+,)++")
+_TEXT = re.compile(rb'("(?>[^"\\]|%b){0,%d}+)(?>[^"\\]+|%b)*+("?)' % (_ESCAPE, TEXT_MAX, _ESCAPE))     # its beginning, the rest, its end if it has come
+_NUMBERS = re.compile(rb"\[[-+.0-9Ee,]{%d,}," % TEXT_MAX)
 _ASCII = bytes(range(128)) + b"?" * 128
 
 
@@ -79,7 +82,17 @@ class LastRecord:
 def shortened(record: bytes) -> bytes:
     """A record, or the beginning of one, without most of each long text and list of numbers, such as the final `context` of a long generation.
     The rest of it may follow: what was JSON is JSON again, but for bytes beyond ASCII."""
-    return _NUMBERS.sub(b"[", _TEXT.sub(rb"\1\2", record))
+    return _NUMBERS.sub(b"[", b"".join(_abridged(record)))
+
+
+def _abridged(record: bytes) -> Iterator[bytes]:
+    """Match by match, because `sub` would keep a piece for each of perhaps a hundred thousand texts, long or not."""
+    at = 0
+    for text in _TEXT.finditer(record):
+        if text.end() - text.start() > TEXT_MAX:
+            yield record[at:text.end(1)]
+            at = text.start(2)
+    yield record[at:]
 
 
 def judge(ending: str, tail: bytes) -> End | Failure:
@@ -143,6 +156,8 @@ def _unfinished() -> Failure:
 
 
 def _parse(line: bytes) -> dict:
+    if len(line) > PARSED_MAX:
+        line = shortened(line).translate(_ASCII)
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):

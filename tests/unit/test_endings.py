@@ -2,6 +2,7 @@
 
 import json
 import random
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -176,11 +177,24 @@ def test_one_line_may_not_grow_for_ever() -> None:
     (b'{"a":"' + b"\\u00e9" * 5000 + b'\\"","b":7}', b'{"a":"' + b"\\u00e9" * 1000 + b'","b":7}'),
     (b'{"a":"' + b"x" * 5000 + b"\\", b'{"a":"' + b"x" * 1000 + b"\\"),
     (b'{"a":"' + b"x" * 5000 + b"\\u00e", b'{"a":"' + b"x" * 1000 + b"\\u00e"),
-    (b'{"a":[1,-2.5e3,333],"b":[],"c":[7]}', b'{"a":[333],"b":[],"c":[7]}'), (b'{"a":[1,2', b'{"a":[2'), (b'{"a":[1,2,', b'{"a":['),
+    (b'{"a":[' + b"1,-2.5e3," * 500 + b'333],"b":[],"c":[7]}', b'{"a":[333],"b":[],"c":[7]}'), (b'{"a":[1,-2.5e3,333]}',) * 2,
+    (b'{"a":[' + b"1,2," * 500 + b"3", b'{"a":[3'), (b'{"a":[' + b"1,2," * 500, b'{"a":['),
     (b'{"a":"short","done":true}', b'{"a":"short","done":true}'),
 ], ids=lambda text: repr(text[-12:]))
 def test_a_long_record_is_kept_short(record: bytes, short: bytes) -> None:
     assert shortened(record) == short and shortened(short) == short
+
+
+@pytest.mark.parametrize("record", [b'{"done":true,"context":[' + b"12345," * 170_000 + b'0],"eval_count":7}', b'{"done":true,"texts":[' + b'"a",' * 260_000 + b'"a"],"eval_count":7}',
+                                    b'{"done":true,"response":"' + b"\\n" * 520_000 + b'","eval_count":7}'], ids=["numbers", "texts", "escapes"])
+def test_of_a_long_record_no_more_is_made_than_it_is_long(record: bytes) -> None:
+    """As objects, 1 MB of short texts or numbers takes 10 to 50 MB (reliability.md §5 C7: a worker may grow by 8 MiB)."""
+    tracemalloc.start()
+    try:
+        assert judge("done", record) == End(0, 7)
+        assert tracemalloc.get_traced_memory()[1] < 5 * LINE_MAX
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("coded", [False, True])
