@@ -194,7 +194,7 @@ def _config(reading: Reading, text: str | None, path: str | None) -> Config:
     clients = read_clients(reading, _more_clients(reading, server.clients_file))
     has_clients = bool(clients) or len(reading.problems) > so_far  # clients that are all wrong are a problem already
     if document is not None:  # a file that could not be read might have said otherwise
-        refuse_own_address(reading, ollama.url, (server.host, server.port))
+        refuse_own_address(reading, ollama.url, {"server.listen": (server.host, server.port), "admin.listen": admin.listen})
         refuse_bad_folder(reading, server.state_dir)
         refuse_open_door(reading, server.host, server.open or has_clients)
         refuse_open_admin(reading, admin.listen, has_clients)

@@ -6,19 +6,25 @@ from hermes.config import addresses, trust
 from hermes.config.reading import Reading
 
 
-def refuse_own_address(reading: Reading, url: str, listen: tuple[str, int]) -> None:
-    if not addresses.is_own(url, *listen):
-        return
-    # With the url left at its default it was the choice of where to listen that made the loop.
-    given = reading.given["ollama.url"]
-    if given.is_default:
-        given = reading.given["server.listen"]
-    reading.problems.append(
-        given.problem(
-            f"{url} is Hermes's own address: it would call itself for ever; "
-            "set [ollama] url, or OLLAMA_HOST, to where Ollama is, or [server] listen to another port"
-        )
-    )
+def refuse_own_address(reading: Reading, url: str, doors: dict[str, tuple[str, int] | str]) -> None:
+    """`doors`: where Hermes listens, by the key that says so. No two of them may be one, and Ollama must be at none of them."""
+    open_doors = {key: door for key, door in doors.items() if not isinstance(door, str)}
+    for key, door in open_doors.items():
+        if addresses.is_own(url, *door):
+            # With the url left at its default it was the choice of where to listen that made the loop.
+            given = reading.given["ollama.url"]
+            if given.is_default:
+                given = reading.given[key]
+            section, name = key.split(".")
+            reading.problems.append(
+                given.problem(
+                    f"{url} is Hermes's own address: it would call itself for ever; "
+                    f"set [ollama] url, or OLLAMA_HOST, to where Ollama is, or [{section}] {name} to another port"
+                )
+            )
+    front, admin = doors["server.listen"], open_doors.get("admin.listen")
+    if admin and addresses.is_own(f"http://{addresses.join(*admin)}", *front):
+        reading.problems.append(reading.given["admin.listen"].problem("that is [server] listen as well; wanted is another port"))
 
 
 def refuse_bad_folder(reading: Reading, folder: str) -> None:

@@ -149,3 +149,17 @@ def test_the_network_takes_clients_and_open_is_no_leave(listen: str) -> None:
     assert loads(text + CLIENT).admin.listen
     for good in ("127.0.0.1:1", "localhost:1", "[::1]:1", "unix:/run/a.sock"):
         assert loads(text.replace(listen, good)).admin.listen
+
+
+@pytest.mark.parametrize(("server", "admin"), [("127.0.0.1:4000", "127.0.0.1:4000"), (":4000", "127.0.0.1:4000"), ("127.0.0.1:4000", "localhost:4000"), ("[::1]:4000", "127.0.0.1:4000")])
+def test_two_listeners_are_not_one(server: str, admin: str) -> None:
+    text = f'[server]\nlisten = "{server}"\nopen = true\n[admin]\nlisten = "{admin}"\n'
+    assert problem(text).startswith("hermes.toml:5: 'listen' in [admin] is ") and "wanted is another port" in problem(text)
+    assert loads(text.replace(f'[admin]\nlisten = "{admin}"', '[admin]\nlisten = "127.0.0.1:4001"')) and loads(text.replace(":4000", ":0"))
+
+
+def test_ollama_is_not_where_hermes_is_managed() -> None:
+    text = '[admin]\nlisten = "127.0.0.1:4000"\n[ollama]\nurl = "http://localhost:4000"\n'
+    assert "http://localhost:4000 is Hermes's own address" in problem(text) and "[admin] listen to another port" in problem(text)
+    assert loads(text.replace("localhost:4000", "localhost:4001"))
+    assert problem('[admin]\nlisten = "127.0.0.1:11434"\n').startswith("hermes.toml:2: 'listen' in [admin] is "), "Ollama's own port"
