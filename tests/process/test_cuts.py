@@ -1,4 +1,4 @@
-"""The recorded answers, cut at every byte (with `make faults`; else at every byte of their ends and one in seven between): no cut is ever reported
+"""The recorded answers, cut at every byte (with `make faults`; else at one in seven, and at each of the last hundred): no cut is ever reported
 as success, and what came before it is exact.
 
 Hermes runs as it does, and the stand-in plays the recording; one upstream connection a cut. The answer goes over chunked coding and
