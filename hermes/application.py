@@ -24,6 +24,7 @@ from hermes.dispatch.pulls import Pulls
 from hermes.dispatch.registry import Registry
 from hermes.errors import Draining
 from hermes.frontend import anthropic, health, manage, native, openai, own, pull
+from hermes.frontend.crowd import Parking
 from hermes.frontend.exchange import Call
 from hermes.frontend.house import House, Limits
 from hermes.frontend.listeners import Listeners
@@ -72,13 +73,13 @@ class Application:
         self.usage = self._keeper.usage if self._keeper else Usage()
         self._reserve = Reserve(self.usage)
         self.live = Live()
+        self._parking = Parking()
         self.listeners = Listeners(settings, self._router(), self._house)
         self.server = self.listeners.front
 
     def _house(self, router: Router, admit: Callable[[Call], None]) -> House:
-        house = House(router, Limits(self.config.server), partial(self._admit, admit), self._note, lambda: not self.serving())
-        house.live, house.charge = self.live, self._charge
-        return house
+        return House(router, Limits(self.config.server), partial(self._admit, admit), self._note, lambda: not self.serving(),
+                     charge=self._charge, live=self.live, parking=self._parking)
 
     def _router(self) -> Router:
         views = health.Health(self)

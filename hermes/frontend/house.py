@@ -23,12 +23,11 @@ class Limits:
 
 
 class House:
-    """What every connection needs of the server. `admit(call)` finds out who asks, or raises a HermesError; `note(call, status, outcome)` is
-    told of each request once, at its end; `closing()`: take no further request on this connection. `charge(call)` is asked before a
-    model is made to work, and may raise QuotaExceeded; `live` has the calls that are being served."""
+    """What every connection of a listener needs of the server. `admit(call)` finds out who asks, or raises a HermesError; `note(call, status, outcome)`
+    is told of each request once, at its end; `closing()`: take no further request on this connection. `charge(call)` is asked before a model is
+    made to work, and may raise QuotaExceeded. `live` has the calls that are being served, `parking` the room for bodies: listeners share them."""
 
-    def __init__(self, router: Router, limits: Limits, admit: Callable, note: Callable, closing: Callable[[], bool]):
-        self.router, self.limits, self.admit, self.note, self.closing = router, limits, admit, note, closing
-        self.waiting, self.parking = Waiting(), Parking()
-        self.live = Live()
-        self.charge: Callable[[Call], None] = lambda call: None
+    def __init__(self, router: Router, limits: Limits, admit: Callable, note: Callable, closing: Callable[[], bool], *,
+                 charge: Callable[[Call], None] = lambda call: None, live: Live | None = None, parking: Parking | None = None):
+        self.router, self.limits, self.admit, self.note, self.closing, self.charge = router, limits, admit, note, closing, charge
+        self.waiting, self.parking, self.live = Waiting(), parking or Parking(), live or Live()

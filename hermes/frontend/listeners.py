@@ -37,7 +37,6 @@ class Listeners:
                 raise
 
     def _open_admin(self, config: Config, house: House) -> None:
-        house.parking = self.front.house.parking
         if path := config.admin.path:
             from hermes.frontend.unixserver import UnixServer
             self.admin, self._admin_gate = UnixServer(path, house, config.server.max_connections), OwnersGate()
