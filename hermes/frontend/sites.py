@@ -101,7 +101,7 @@ class Sites(NamedTuple):
         headers = request.headers
         host, origin = headers.get("host", ""), headers.get("origin")
         if (host or request.http11) and not self._is_ours(host, reached):
-            raise Forbidden("this Host is not allowed; [server] hosts may list it")
+            raise Forbidden("this Host is not allowed; [server] hosts, or HERMES_SERVER_HOSTS, may list it")
         if headers.get("sec-fetch-site") == "cross-site" and not (origin and self.origins.adds(origin)):
             raise Forbidden("requests from other sites are refused; [server] origins may list theirs")
         if origin is None or host and origin in (f"http://{host}", f"https://{host}"):
