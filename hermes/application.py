@@ -102,9 +102,9 @@ class Application:
         if self._keeper:
             self._keeper.start()
         self.listeners.start()
-        admin = f" admin={self.listeners.admin.url}" if self.listeners.admin else ""
-        logs.announce(f"listening on {self.server.url}{admin} upstream={self.config.ollama.url} config={self.config.path or 'built-in'}"
-                      f" models={len(self.config.models)} version={__version__} pid={os.getpid()}")
+        admin = {"admin": self.listeners.admin.url} if self.listeners.admin else {}
+        logs.announce(self.server.url, {**admin, "upstream": self.config.ollama.url, "config": self.config.path or "built-in",
+                                        "models": len(self.config.models), "version": __version__, "pid": os.getpid()})
         while self.life is not Life.STOPPED:
             self.supervisor.step(self._next_look())
             while self._signals:
@@ -192,7 +192,7 @@ class Application:
         self.dispatcher.derivatives.forget()
         self.listeners.apply(old, new)
         self.registry.apply(new)
-        logging.getLogger("hermes").setLevel(new.log.level.upper())
+        logs.apply(new.log.level, new.log.format)
         log.info("configuration reloaded config=%s models=%d", new.path or "built-in", len(new.models))
 
     # -- what the server asks --------------------------------------------------------------------------------------
@@ -237,9 +237,11 @@ class Application:
             self.usage.add(used)
         if call.reserved:
             self._reserve.give_back(call.principal.name)
-        access.info("request method=%s path=%s client=%s model=%s status=%d outcome=%s queue_s=%.3f duration_s=%.3f request_id=%s",
-                    call.request.method, call.request.path[:256], self._name(call), logs.word(call.model[:128]), status, outcome, call.queued,
-                    time.monotonic() - call.arrived, logs.word(call.request_id))
+        code = (call.error.code,) if call.error else ()
+        access.info("request method=%s path=%s client=%s model=%s status=%d outcome=%s" + (" code=%s" if code else "")
+                    + " queue_s=%.3f duration_s=%.3f request_id=%s",
+                    call.request.method, logs.word(call.request.path[:256]), self._name(call), logs.word(call.model[:128]), status, outcome, *code,
+                    call.queued, time.monotonic() - call.arrived, logs.word(call.request_id))
 
     @staticmethod
     def _name(call: Call) -> str:

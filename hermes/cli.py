@@ -99,7 +99,7 @@ def serve(options: argparse.Namespace) -> int:
     except UsageUnusable as error:
         print(f"hermes: {error}", file=sys.stderr)
         return CANNOT_START
-    handler = logs.start(app.config.log.level)
+    handler = logs.start(app.config.log.level, app.config.log.format)
     try:
         return OK if app.run() else CANNOT_START
     except Exception:

@@ -34,7 +34,7 @@ def run() -> int:
                                                       "HERMES_ADMIN_LISTEN": ""})
         app = Application(settings, lambda: settings)
         print(WORDS.format(hermes=app.server.url, ollama=ollama.url), flush=True)
-        handler = logs.start(settings.log.level)
+        handler = logs.start(settings.log.level, settings.log.format)
         try:
             app.run()
         finally:

@@ -57,11 +57,11 @@ class Hermes:
         self.hears.set()
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        line = eventually(lambda: self.process.poll() is not None and "ended" or self.line("listening on"), what="listening")
+        line = eventually(lambda: self.process.poll() is not None and "ended" or self.line("listening"), what="listening")
         if line == "ended":
             self._reader.join(5)
             raise AssertionError(f"Hermes ended with {self.process.returncode}: {self.lines}")
-        self.port = int(re.search(r"listening on https?://\S+:(\d+) ", line)[1])
+        self.port = int(re.search(r'listening.*?https?://[^\s"]+:(\d+)[ "]', line)[1])
 
     def write_config(self, config: str) -> None:
         sections = config if "[server]" in config else "[server]\n" + config

@@ -140,6 +140,7 @@ class LogSettings:
     """[log]."""
 
     level: str  # "debug", "info", "warning" or "error"
+    format: str  # "logfmt", "json" or "auto"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ NAMED = ("models", "clients")  # their tables have names of the user's own
 CONTEXTS = (4, options.CONTEXT_MAX)  # tokens; Ollama takes no less
 OFF = "off"  # as a value: no limit
 LEVELS = ("debug", "info", "warning", "error")
+FORMATS = ("logfmt", "json", "auto")  # of the log
 COSTS = ("low", "medium", "high")
 CLASSES = ("interactive", "normal", "background")  # the best first
 KEY_PREFIX = "hk-"  # of the keys that `hermes key` makes
@@ -29,7 +30,7 @@ class Setting:
 
     section: str
     key: str
-    # "address", "hosts", "origins", "url", "duration", "duration or off", "size", "count", "count or off", "number", "bool", "level", "name", "names", "cost",
+    # "address", "hosts", "origins", "url", "duration", "duration or off", "size", "count", "count or off", "number", "bool", "level", "format", "name", "names", "cost",
     # "context", "keep_alive", "bounds", "class", "file", "folder", "admin address" or "key", which is the SHA-256 of one
     kind: str
     default: str
@@ -92,6 +93,7 @@ SETTINGS: tuple[Setting, ...] = (
     Setting("defaults", "max_keep_alive", "duration or off", '"off"', "How long a request may keep a model loaded.", 1, LONGEST),
     Setting("defaults", "options", "bounds", "{}", "What requests may say for Ollama's options, least and greatest."),
     Setting("log", "level", "level", '"info"', "The least serious event that is logged."),
+    Setting("log", "format", "format", '"logfmt"', "How an event is written: key=value, JSON, or what suits stderr."),
     Setting("models", "model", "name", "", "Ollama's name for the model; left out, the table's own name."),
     Setting("models", "max_concurrency", "count", "", "Calls at Ollama at once; else as in [defaults].", 1, 256),
     Setting("models", "max_queue", "count", "", "Requests that may wait; else as in [defaults].", 0, 100_000),

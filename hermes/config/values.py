@@ -16,7 +16,7 @@ from typing import TypeGuard
 
 from hermes.config import keepalive, options
 from hermes.config.addresses import admin_address, base_url, host_name, listen_address
-from hermes.config.settings import CLASSES, COSTS, KEY_PREFIX, LEVELS, OFF, OLLAMAS, TIB, Setting
+from hermes.config.settings import CLASSES, COSTS, FORMATS, KEY_PREFIX, LEVELS, OFF, OLLAMAS, TIB, Setting
 from hermes.names import canonical, canonical_pattern
 
 _SECONDS = MappingProxyType({"ms": 0.001, "s": 1, "m": 60, "h": 3600})
@@ -193,6 +193,8 @@ def _text(setting: Setting, value: object) -> object:
             return _key_hash(value)
         case "class":
             return _one_of(CLASSES, value)
+        case "format":
+            return _one_of(FORMATS, value.lower())
         case "folder":
             return _folder(value)
         case "file":

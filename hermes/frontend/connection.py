@@ -179,6 +179,7 @@ class ClientConnection:
 
     def _refuse(self, call: Call, dialect: Dialect, error: HermesError) -> None:
         self._leave_body()
+        call.error = error
         answer = dialect.error(error, call.request_id)
         call.queued = call.queued or error.waited
         try:
@@ -370,6 +371,7 @@ class ClientConnection:
 
     def _tell(self, call: Call, dialect: Dialect, answer: Streamed, error: HermesError) -> None:
         """The source has failed: a proper error if nothing has gone out, else a record in the stream and no clean end."""
+        call.error = error
         if not self._sent:
             self._send_response(call, dialect.error(error, call.request_id))
             return

@@ -33,7 +33,8 @@ class Call:
     decoded, or what the endpoint found; `queued` is filled in by the endpoint, in seconds; `leases`: what it had of the workers, the last
     of them for the answer. `heartbeat`: after how many seconds of waiting a stream shows signs of life; `heartbeat_plain` the same for
     an answer that is none. `request_id` as in `id_of`. On a route that streams its body that is not in `body` but comes from `upload`.
-    `rank`: the class it waits in; `reserved`: it counts against its client's tokens already; `pending` and `cancelled` are for those who look on, and for those who end it."""
+    `rank`: the class it waits in; `reserved`: it counts against its client's tokens already; `pending` and `cancelled` are for those who look on, and for those who end it.
+    `error`: what Hermes has refused it with, or what it has failed with."""
 
     request: Request
     client: object
@@ -52,6 +53,7 @@ class Call:
     reserved: bool = False
     pending: Pending | Subscription | None = None
     cancelled: HermesError | None = None
+    error: HermesError | None = None
 
     def wants_sse(self) -> bool:
         return SSE in self.request.headers.get("accept", "").lower()

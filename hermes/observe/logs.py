@@ -1,4 +1,4 @@
-"""One line an event on stderr, as key=value, and never a request that waits for whoever reads them.
+"""One line an event on stderr, as key=value or as JSON, and never a request that waits for whoever reads them.
 
 A reader that has stopped would otherwise stop the server after a pipe's worth of lines (reliability.md §0.10): lines go through a
 bounded queue, and what does not fit is dropped and counted. They are written past Python's buffers, which keep what a full disk has
@@ -6,16 +6,17 @@ refused and write it later, in pieces.
 """
 
 import io
-import json
 import logging
 import math
+import os
 import queue
 import threading
 import time
 
+from hermes.observe.fields import CUT, as_json, members, word
+
 QUEUE = 10_000              # lines
 LINE = 4096                 # bytes of a line, its end included; as much as a pipe takes in one piece
-CUT = " ... "
 
 
 class Outlet:
@@ -85,7 +86,7 @@ class LineHandler(logging.Handler):
                 self._told += missing
 
     def _confess(self, missing: int) -> str:
-        return self.format(logging.makeLogRecord({"levelname": "WARNING", "msg": f"log lines dropped count={missing}"}))
+        return self.format(logging.makeLogRecord({"levelname": "WARNING", "msg": "log lines dropped count=%d", "args": (missing,)}))
 
 
 class Seldom:
@@ -117,8 +118,25 @@ class LineFormatter(logging.Formatter):
         text = record.getMessage()
         if record.exc_info:
             text += f" exception={self.formatException(record.exc_info)}"
-        stamp = self.formatTime(record, self.default_time_format)
-        return _cut(f"{stamp}.{int(record.msecs):03d}Z level={record.levelname.lower()} {_visible(text)}")
+        return _cut(f"{self.stamp(record)} level={record.levelname.lower()} {_visible(text)}")
+
+    def stamp(self, record: logging.LogRecord) -> str:
+        return f"{self.formatTime(record, self.default_time_format)}.{int(record.msecs):03d}Z"
+
+    def announcement(self, url: str, facts: dict[str, object]) -> str:
+        return _visible(" ".join([f"listening on {url}", *(f"{key}={value}" for key, value in facts.items())]))
+
+
+class JsonFormatter(LineFormatter):
+    """`{"time":"2026-11-23T10:00:00.123Z","level":"info","message":"text","key":"value"}`: the same, for those who read by machine."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        exception = self.formatException(record.exc_info) if record.exc_info else ""
+        return as_json(members(record, self.stamp(record), exception), LINE - 1)
+
+    def announcement(self, url: str, facts: dict[str, object]) -> str:
+        record = logging.makeLogRecord({"levelname": "INFO", "msg": "listening"})
+        return as_json(members(record, self.stamp(record)) | {"url": url} | facts, LINE - 1)
 
 
 def _visible(text: str) -> str:
@@ -140,23 +158,29 @@ def _cut(line: str) -> str:
     return data[:half].decode("utf-8", "ignore") + CUT + data[-half:].decode("utf-8", "ignore")
 
 
-def word(text: str) -> str:
-    """A value for key=value: quoted where it would not be one word."""
-    return text if text and not set(text) & set(' "=') else json.dumps(text)
-
-
-def start(level: str) -> LineHandler:
+def start(level: str, form: str) -> LineHandler:
     """Send the "hermes" loggers to stderr, and what ends a thread to them: Python's own words for that have many lines. Called once, by
     the command line."""
     handler = LineHandler(open(2, "wb", buffering=0, closefd=False))
-    formatter = LineFormatter()
-    handler.setFormatter(formatter)
     logger = logging.getLogger("hermes")
     logger.addHandler(handler)
-    logger.setLevel(level.upper())
     logger.propagate = False
+    apply(level, form)
     threading.excepthook = _thread_ended
     return handler
+
+
+def apply(level: str, form: str) -> None:
+    """What is logged from now on, and as what: "logfmt", "json", or "auto", which is logfmt for a terminal and JSON for everything else."""
+    logger = logging.getLogger("hermes")
+    logger.setLevel(level.upper())
+    formatter = JsonFormatter() if form == "json" or form == "auto" and not os.isatty(2) else LineFormatter()
+    for handler in _handlers():
+        handler.setFormatter(formatter)
+
+
+def _handlers() -> list[LineHandler]:
+    return [handler for handler in logging.getLogger("hermes").handlers if isinstance(handler, LineHandler)]
 
 
 def _thread_ended(args: threading.ExceptHookArgs) -> None:
@@ -177,13 +201,14 @@ def stop(handler: LineHandler) -> None:
 
 def dropped() -> int:
     """How many lines nobody took, since `start`."""
-    return sum(handler.dropped for handler in logging.getLogger("hermes").handlers if isinstance(handler, LineHandler))
+    return sum(handler.dropped for handler in _handlers())
 
 
-def announce(text: str) -> None:
-    """A line for whoever waits for it, at every log level. Where stderr is full or closed, nobody does."""
+def announce(url: str, facts: dict[str, object]) -> None:
+    """Where Hermes listens: a line for whoever waits for it, at every log level. Where stderr is full or closed, nobody does."""
+    formatter = next((handler.formatter for handler in _handlers()), LineFormatter())
     try:
         with open(2, "wb", buffering=0, closefd=False) as raw:
-            raw.write(f"{_visible(text)}\n".encode("utf-8", "backslashreplace"))
+            raw.write(f"{formatter.announcement(url, facts)}\n".encode("utf-8", "backslashreplace"))
     except OSError:
         pass

@@ -216,7 +216,10 @@ class Supervisor:
         if child.unwanted or self.stopping:
             log.debug("worker left pool=%s pid=%d", crew.pool.name, child.pid)
             return
-        log.warning("worker died pool=%s pid=%d %s", crew.pool.name, child.pid, _how(code))
+        if name := _signal(code):
+            log.warning("worker died pool=%s pid=%d signal=%s", crew.pool.name, child.pid, name)
+        else:
+            log.warning("worker died pool=%s pid=%d code=%d", crew.pool.name, child.pid, code)
         self._count_death(crew, child.started)
 
     def _count_death(self, crew: Crew, started: float) -> None:
@@ -249,12 +252,12 @@ class Supervisor:
             self.step(time.monotonic() + 1.0)
 
 
-def _how(code: int) -> str:
-    """How a process ended, by its exit code as multiprocessing has it."""
+def _signal(code: int) -> str | None:
+    """Which signal ended a process, by its exit code as multiprocessing has it; None where it was none, or a nameless one."""
     try:
-        return f"signal={signal.Signals(-code).name}"
-    except ValueError:                              # no signal, or a nameless one
-        return f"code={code}"
+        return signal.Signals(-code).name
+    except ValueError:
+        return None
 
 
 def _reap_strangers(ours: set[int]) -> None:

@@ -52,6 +52,7 @@ def test_built_in_settings() -> None:
     assert (defaults.max_concurrency, defaults.max_queue) == (1, 64)
     assert (defaults.queue_timeout, defaults.dismiss_after) == (60.0, 300.0)
     assert (ollama.allow_cloud, defaults.num_ctx, defaults.keep_alive) == (False, 0, "")
+    assert (built_in.log.level, built_in.log.format) == ("info", "logfmt")
     assert (built_in.log.level, built_in.models, built_in.clients, built_in.path) == ("info", (), (), None)
     assert (server.open, server.manage, server.clients_file) == (False, False, "")
 
@@ -332,6 +333,9 @@ def test_log_level() -> None:
         "hermes.toml:2: 'level' in [log] is \"warn\": "
         'wanted is one of debug, info, warning, error (did you mean "warning"?)'
     )
+    assert [loads("", environ={"HERMES_LOG_FORMAT": text}).log.format for text in ("", "json", " AUTO ")] == ["logfmt", "json", "auto"]
+    assert [value("log", "format", f'"{form}"') for form in ("logfmt", "json", "auto", "JSON")] == ["logfmt", "json", "auto", "json"]
+    assert problem('[log]\nformat = "jsno"').endswith('wanted is one of logfmt, json, auto (did you mean "json"?)')
     assert problem("[log]\nlevel = 3").endswith("'level' in [log] is 3: wanted is text in quotes")
 
 

@@ -223,6 +223,7 @@ def test_errors_of_the_endpoint(town: Town, error: HermesError) -> None:
         town.answer = Response(200, b"x")
         assert visitor.ask(get()).status == 200, "its body was read: the connection is good"
     assert town.notes == [(error.status, "refused" if isinstance(error, CallerError) else error.code), (200, "ok")]
+    assert [call.error for call in town.noted] == [error, None]
 
 
 @pytest.mark.parametrize(("raw", "status", "method", "path"), [
@@ -469,6 +470,7 @@ def test_no_descriptor_for_the_rest_of_a_stream(town: Town, begun: bytes) -> Non
         else:
             assert (reply.status, reply.complete) == (503, True) and "connection" not in reply.headers
     assert town.notes == [(200 if begun else 503, "busy")] and town.answer.source.closed == 1
+    assert town.noted[0].error.code == "busy"
 
 
 def test_head_that_stops(start) -> None:

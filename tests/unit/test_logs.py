@@ -2,6 +2,7 @@
 
 import errno
 import io
+import json
 import logging
 import os
 import threading
@@ -64,6 +65,58 @@ def test_a_long_line_is_cut_in_the_middle(character: str) -> None:
     assert logs.LINE - 20 <= len(line.encode()) < logs.LINE == 4096
     assert " begins exception=Traceback" in line and line.endswith(" really") and " ... " in line and line.isprintable()
     assert "é" * 1900 == line_of("%s", "é" * 1900), "what fits is not cut"
+
+
+def test_an_event_as_json() -> None:
+    record = logging.LogRecord("hermes", logging.WARNING, "f", 1, "a\x1b thing n=%d who=%s", (1, "x\ny"), None)
+    record.created, record.msecs = 1795392000.0, 7.0
+    line = logs.JsonFormatter().format(record)
+    assert line == '{"time":"2026-11-23T00:00:00.007Z","level":"warning","message":"a\\u001b thing","n":1,"who":"x\\ny"}'
+
+
+@pytest.mark.parametrize("character", ["x", "é", "\n", "😀", "\u2028"])
+def test_an_exception_as_json(character: str) -> None:
+    try:
+        raise RuntimeError("begins" + character * 9000 + "really")
+    except RuntimeError as error:
+        record = logging.LogRecord("hermes", logging.ERROR, "f", 1, "x a=%s", ("b",), (RuntimeError, error, error.__traceback__))
+    line = logs.JsonFormatter().format(record)
+    event = json.loads(line)
+    assert logs.LINE - 20 <= len(line) < logs.LINE and line.isascii() and line.isprintable()
+    assert event["a"] == "b" and event["exception"].startswith("Traceback (most") and event["exception"].endswith("really")
+
+
+def test_a_line_of_json_has_its_end_among_its_bytes() -> None:
+    lines = [logs.JsonFormatter().format(logging.LogRecord("hermes", logging.ERROR, "f", 1, "x a=%s", ("x" * size,), None)) for size in range(3950, 4150)]
+    assert max(map(len, lines)) == logs.LINE - 1
+
+
+@pytest.mark.parametrize(("form", "terminal", "is_json"), [
+    ("logfmt", True, False), ("logfmt", False, False), ("json", True, True), ("json", False, True), ("auto", True, False), ("auto", False, True)])
+def test_which_format(capfd, monkeypatch, form: str, terminal: bool, is_json: bool) -> None:
+    """Every line is in it: also of what nobody has taken, and where Hermes listens. And it can be changed."""
+    logger = logging.getLogger("hermes")
+    before = logger.level, logger.propagate
+    monkeypatch.setattr(os, "isatty", lambda number: terminal and number == 2)
+    other = "logfmt" if is_json else "json"
+    handler = logs.start("info", other)
+    try:
+        logs.apply("warning", form)
+        handler.dropped += 7
+        logger.info("no")
+        logger.warning("yes n=%d", 1)
+        logs.announce("http://h:1", {"config": "a\nb", "models": 2})
+    finally:
+        logs.stop(handler)
+        logger.level, logger.propagate = before
+    said = capfd.readouterr().err.splitlines()
+    if not is_json:
+        assert sorted(line.partition("Z level=warning ")[2] for line in said) == ["", "log lines dropped count=7", "yes n=1"]
+        return
+    events = sorted(map(json.loads, said), key=lambda event: event["message"])
+    assert all(event.pop("time").endswith("Z") for event in events)
+    assert events == [{"level": "info", "message": "listening", "url": "http://h:1", "config": "a\nb", "models": 2},
+                      {"level": "warning", "message": "log lines dropped", "count": 7}, {"level": "warning", "message": "yes", "n": 1}]
 
 
 class Pipe(io.RawIOBase):
@@ -186,7 +239,7 @@ def test_a_stream_that_would_block_takes_nothing() -> None:
 def test_the_logger_of_hermes(capfd) -> None:
     logger = logging.getLogger("hermes")
     before = logger.level, logger.propagate, list(logger.handlers)
-    handler = logs.start("warning")
+    handler = logs.start("warning", "logfmt")
     try:
         handler.dropped += 7
         logging.getLogger("hermes.pool").info("no")
@@ -196,16 +249,16 @@ def test_the_logger_of_hermes(capfd) -> None:
         logs.stop(handler)
         logger.setLevel(before[0])
         logger.propagate = before[1]
-    logs.announce("ready\n")
+    logs.announce("http://h:1", {"config": "a\nb", "models": 2})
     said = capfd.readouterr().err.splitlines()
-    assert said[0].endswith("Z level=error yes n=1") and said[1].endswith("Z level=warning log lines dropped count=7") and said[2:] == ["ready\\x0a"]
+    assert said[0].endswith("Z level=error yes n=1") and said[1].endswith("Z level=warning log lines dropped count=7") and said[2:] == ["listening on http://h:1 config=a\\x0ab models=2"]
     assert logger.handlers == before[2] and logs.dropped() == 0
 
 
 def test_what_ends_a_thread_is_one_line(capfd) -> None:
     logger = logging.getLogger("hermes")
     before = logger.level, logger.propagate
-    handler = logs.start("warning")
+    handler = logs.start("warning", "logfmt")
     try:
         thread = threading.Thread(target=lambda: [][1], name="a b")
         thread.start()
@@ -224,7 +277,7 @@ def test_what_ends_hermes_is_one_line(capfd, monkeypatch) -> None:
 
     logger = logging.getLogger("hermes")
     before = logger.level, logger.propagate
-    monkeypatch.setattr(application, "build", lambda path, environ: SimpleNamespace(run=run, config=SimpleNamespace(log=SimpleNamespace(level="info"))))
+    monkeypatch.setattr(application, "build", lambda path, environ: SimpleNamespace(run=run, config=SimpleNamespace(log=SimpleNamespace(level="info", format="logfmt"))))
     try:
         assert cli.main(["serve"]) == cli.FAILED
     finally:
@@ -238,7 +291,7 @@ def test_nobody_to_announce_it_to() -> None:
     try:
         with open("/dev/full", "wb", buffering=0) as full:
             os.dup2(full.fileno(), 2)
-        logs.announce("ready")
+        logs.announce("http://h:1", {})
     finally:
         os.dup2(kept, 2)
         os.close(kept)
