@@ -444,6 +444,23 @@ def test_a_foreign_page_manages_nothing(apart: Hermes) -> None:
     assert get(apart.admin, "/v1/status", Origin="https://evil.example", **bearer(ALICE)).status == 403
 
 
+def test_bodies_have_one_room_for_both_doors(ollama: Simulator) -> None:
+    text = '[server]\nmanage = true\nmax_body = "1MB"\nmax_parked = "1MB"\n[admin]\nlisten = "127.0.0.1:0"\n' + MODELS
+    head = b"POST %b HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
+    with Hermes(ollama.url, text) as hermes:
+        admin = int(re.search(r" admin=http://127\.0\.0\.1:(\d+) ", hermes.lines[0])[1])
+
+        def may_send() -> bool:
+            """A body of 400,000 bytes, to the admin listener? Nothing of it is sent."""
+            with Client(admin) as manager:
+                return manager.send_raw(head % (b"/api/pull", 400_000) + b"Expect: 100-continue\r\n\r\n").reply("HEAD").status == 100
+
+        with Client(hermes.port) as guest:
+            guest.send_raw(head % (b"/api/chat", 900_000) + b"\r\n" + bytes(800_000))
+            eventually(lambda: not may_send())
+        eventually(may_send)
+
+
 def test_a_reload_keeps_both_doors(apart: Hermes) -> None:
     """A key that is taken away is of no use at either; where Hermes listens takes a restart."""
     text = '[server]\n[admin]\nlisten = "{}"\n' + MODELS + client("alice", ALICE, "manage = true\n")
