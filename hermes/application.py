@@ -34,7 +34,9 @@ from hermes.frontend.queueing import Queueing, sees
 from hermes.frontend.router import Router
 from hermes.frontend.usage import UsagePage, spent
 from hermes.observe import logs, status
+from hermes.observe.notifier import RETRY, Notifier
 from hermes.observe.usage import Reserve, Usage, UsageUnusable
+from hermes.observe.watchdog import SelfRequest, Watchdog
 from hermes.workers.messages import Timeouts
 from hermes.workers.supervisor import Supervisor
 
@@ -57,14 +59,16 @@ STEPS = {Life.SERVING: (Life.DRAINING,), Life.DRAINING: (Life.STOPPED,), Life.ST
 class Application:
     """`run` blocks until a signal has ended everything. `read_config` is asked for the new configuration on SIGHUP."""
 
-    def __init__(self, settings: Config, read_config: Callable[[], Config]):
-        """Raises OSError when the address cannot be listened on, UsageUnusable."""
+    def __init__(self, settings: Config, read_config: Callable[[], Config], notifier: Notifier | None = None):
+        """Without a notifier no service manager is told anything. Raises OSError when the address cannot be listened on, UsageUnusable."""
         self.config = settings
         self.life = Life.SERVING
         self._read_config = read_config
         self._started = time.monotonic()
         self._signals: deque[int] = deque()
         self._drain_until = float("inf")
+        self._stands = False                    # has there been a worker for a model?
+        self.notifier = notifier or Notifier({})
         self.supervisor = Supervisor()
         self.registry = Registry(settings, self.supervisor.supervise, self.supervisor.wake)
         self.dispatcher = Dispatcher(self.registry, _upstream(settings))
@@ -76,6 +80,7 @@ class Application:
         self._parking = Parking()
         self.listeners = Listeners(settings, self._router(), self._house)
         self.server = self.listeners.front
+        self.watchdog = Watchdog(self.notifier.interval, SelfRequest(self.server), self.supervisor.wake)
 
     def _house(self, router: Router, admit: Callable[[Call], None]) -> House:
         return House(router, Limits(self.config.server), partial(self._admit, admit), self._note, lambda: not self.serving(),
@@ -114,6 +119,7 @@ class Application:
                 self._drain(0.0)
             if self.life is Life.DRAINING and (self._quiet() or time.monotonic() >= self._drain_until):
                 self._become(Life.STOPPED)
+            self._report()
         able = not self.supervisor.hopeless
         self._stop()
         return able
@@ -121,7 +127,8 @@ class Application:
     def _next_look(self) -> float:
         if self.life is Life.DRAINING:
             return time.monotonic() + TICK
-        return self.registry.sweep(time.monotonic())
+        now = time.monotonic()
+        return min(self.registry.sweep(now), self.watchdog.due, now + RETRY if self.notifier.unsaid else float("inf"))
 
     def _listen_to_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
@@ -133,7 +140,7 @@ class Application:
     def _heed(self, number: int) -> None:
         if number == signal.SIGHUP:
             if self.life is Life.SERVING:
-                self._reload()
+                self._reload_as_told()
         elif self.life is Life.SERVING:
             log.info("stopping signal=%s drain_timeout=%g", signal.Signals(number).name, self.config.server.drain_timeout)
             self._drain(self.config.server.drain_timeout)
@@ -144,6 +151,7 @@ class Application:
     def _drain(self, seconds: float) -> None:
         self._become(Life.DRAINING)
         self._drain_until = time.monotonic() + seconds
+        self.notifier.stopping(seconds)
         self.listeners.stop_accepting()
 
     def _become(self, life: Life) -> None:
@@ -154,6 +162,32 @@ class Application:
 
     def _quiet(self) -> bool:
         return self.listeners.open == 0 and not self.registry.busy()
+
+    # -- what the service manager is told --------------------------------------------------------------------------
+
+    def _report(self) -> None:
+        """In each turn: once that Hermes is ready, and then that it is well."""
+        self.notifier.flush()
+        if self.life is not Life.SERVING:
+            return
+        now = time.monotonic()
+        if not self._stands and self.registry.staffed():
+            self._stands = True
+            self._say_ready()
+            self.watchdog.start(now)
+        if self.watchdog.well(now):
+            self.notifier.well()
+
+    def _say_ready(self) -> None:
+        self.notifier.ready(f"listening on {self.server.url}, {len(self.config.models)} models")
+
+    def _reload_as_told(self) -> None:
+        """The manager waits for the end of a reload, also of one that is refused; before the start has ended it waits for that."""
+        if self._stands:
+            self.notifier.reloading(time.monotonic())
+        self._reload()
+        if self._stands:
+            self._say_ready()
 
     # -- stopping --------------------------------------------------------------------------------------------------
 
@@ -172,6 +206,7 @@ class Application:
         self.supervisor.stop(time.monotonic() + 1.0)
         if self._keeper:
             self._keeper.close()
+        self.notifier.close()
         log.info("stopped")
 
     # -- reload ----------------------------------------------------------------------------------------------------
@@ -275,8 +310,8 @@ def _raise_descriptor_limit() -> None:
         log.debug("descriptor limit stays at %d", soft)
 
 
-def build(path: str | None, environ: Mapping[str, str]) -> Application:
+def build(path: str | None, environ: Mapping[str, str], notifier: Notifier | None = None) -> Application:
     """Raises ConfigError, OSError, UsageUnusable."""
     def read() -> Config:
         return config.load(path or config.find(environ), environ)
-    return Application(read(), read)
+    return Application(read(), read, notifier)

@@ -84,12 +84,12 @@ def _parser() -> argparse.ArgumentParser:
 def serve(options: argparse.Namespace) -> int:
     from hermes import application
     from hermes.config import ConfigError
-    from hermes.observe import logs
+    from hermes.observe import logs, notifier
     from hermes.observe.usage import UsageUnusable
     for secret in ("HERMES_KEY", "OLLAMA_API_KEY"):
         os.environ.pop(secret, None)            # for clients, such as `status`: no worker is to inherit them
     try:
-        app = application.build(options.config, os.environ)
+        app = application.build(options.config, os.environ, notifier.Notifier(notifier.take(os.environ), os.getpid()))
     except ConfigError as error:
         print(error, file=sys.stderr)
         return BAD_CONFIG

@@ -166,6 +166,16 @@ def descriptors(pid: int) -> int:
     return len(os.listdir(f"/proc/{pid}/fd"))
 
 
+def first_free(pid: int) -> int:
+    """The first number that no descriptor has for long. A limit below what is open would also make poll() fail."""
+    def taken(number: int) -> bool:
+        try:
+            return "eventfd" not in os.readlink(f"/proc/{pid}/fd/{number}")
+        except FileNotFoundError:
+            return False
+    return next(number for number in range(1000) if not taken(number))
+
+
 def footprint(pid: int) -> tuple[int, int]:
     """Descriptors and threads: the smallest of many looks, because a connection that has ended may still be closing."""
     return min((descriptors(pid), int(status_field(pid, "Threads"))) for _ in range(300))

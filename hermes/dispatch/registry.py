@@ -177,6 +177,11 @@ class Registry:
         """Is anything running or waiting anywhere?"""
         return any(picture.busy or picture.queued for picture in (pool.snapshot() for pool in self._working()))
 
+    def staffed(self) -> bool:
+        """Does a worker of any model stand, or, where there is no model, one of control?"""
+        pools = [pool for pool in self._pools() if pool.model] or [self.control.pool]
+        return any(pool.snapshot().pids for pool in pools)
+
     def leased(self) -> list:
         return [child for pool in self._working() for child in pool.leased()]
 

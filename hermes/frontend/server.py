@@ -46,6 +46,7 @@ class Server(http.server.ThreadingHTTPServer):
         self._max = max_connections
         self._connections: set[ClientConnection] = set()
         self._open = 0
+        self.turned_away = 0                    # connections that found no place, so far
         self._lock = threading.Lock()
         self._left = threading.Condition(self._lock)
         self._no_descriptors, self._no_room = Seldom(SELDOM), Seldom(SELDOM)
@@ -140,6 +141,7 @@ class Server(http.server.ThreadingHTTPServer):
             return self._left.wait_for(lambda: self._open < self._max, PATIENCE)
 
     def _turn_away(self, request: socket.socket, error: HermesBusy) -> None:
+        self.turned_away += 1                   # before he can know
         request_id = new_request_id()
         self.say(request, error, request_id)
         if count := self._no_room.count(time.monotonic()):

@@ -1,7 +1,6 @@
 """A stream that waits shows signs of life, in the queue and while its model loads; what fails then is told inside it."""
 
 import json
-import os
 import resource
 import shutil
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 
 from hermes.simulator import Fault, Simulator
 from tests.bench.fronts import free_port, listens
-from tests.harness import Client, Hermes, eventually, post
+from tests.harness import Client, Hermes, eventually, first_free, post
 
 MODEL = "smollm2:135m"
 CONFIG = f'heartbeat = "50ms"\n[models.m]\nmodel = "{MODEL}"\nmax_concurrency = 1\n'
@@ -89,16 +88,6 @@ def test_a_cut_after_heartbeats_is_told_inside(ollama: Simulator, hermes: Hermes
     ollama.script(Fault(delay=LOADING, cut=20))
     late = post(hermes.port, "/api/chat", STREAMS["/api/chat"])
     assert late.status == 200 and not late.complete and b'{"error":"' in late.body
-
-
-def first_free(pid: int) -> int:
-    """The first number that no descriptor has for long. A limit below what is open would also make poll() fail."""
-    def taken(number: int) -> bool:
-        try:
-            return "eventfd" not in os.readlink(f"/proc/{pid}/fd/{number}")
-        except FileNotFoundError:
-            return False
-    return next(number for number in range(1000) if not taken(number))
 
 
 @pytest.mark.parametrize("path", ["/api/chat", "/v1/chat/completions", "/v1/messages"])

@@ -55,6 +55,20 @@ def test_a_model_named_like_a_pool_of_ours(registry: Registry) -> None:
     assert registry.find(canonical("control")).pool is not registry.control.pool
 
 
+@pytest.mark.parametrize(("text", "counts"), [(models("a", "b"), "b"), ("", "control")])
+def test_staffed(text: str, counts: str, new_child) -> None:
+    """By a worker of any model; by one of control only where there is no model."""
+    registry = Registry(settings(text), lambda pool: None, lambda: None)
+    pools = {"control": registry.control.pool, "pull": registry.puller().pool, **{name: registry.find(canonical(name)).pool for name in "ab" if text}}
+    wanted = pools.pop(counts)
+    for pool in pools.values():
+        if pool.name != "a":
+            pool.offer(new_child())
+    assert not registry.staffed()
+    wanted.offer(new_child())
+    assert registry.staffed()
+
+
 def test_sweep(registry: Registry) -> None:
     pool = registry.adopt("c").pool
     since = pool.snapshot().idle_since
