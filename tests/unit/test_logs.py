@@ -277,7 +277,7 @@ def test_what_ends_hermes_is_one_line(capfd, monkeypatch) -> None:
 
     logger = logging.getLogger("hermes")
     before = logger.level, logger.propagate
-    monkeypatch.setattr(application, "build", lambda path, environ: SimpleNamespace(run=run, config=SimpleNamespace(log=SimpleNamespace(level="info", format="logfmt"))))
+    monkeypatch.setattr(application, "build", lambda path, environ, notifier: SimpleNamespace(run=run, config=SimpleNamespace(log=SimpleNamespace(level="info", format="logfmt"))))
     try:
         assert cli.main(["serve"]) == cli.FAILED
     finally:
