@@ -27,6 +27,8 @@ _context = multiprocessing.get_context("spawn")     # the parent is full of thre
 class Child:
     """One worker. Created by the supervisor; `send_job`, `cancel` and `receive` are for the current owner of the pipe."""
 
+    _reaping = threading.Lock()             # held where any worker may be waited for: behind that its number is anybody's
+
     def __init__(self, process, connection):
         self.process = process
         self.pid: int = process.pid
@@ -38,7 +40,6 @@ class Child:
         self._unsent = memoryview(b"")
         self._closed = False
         self._reaped = False
-        self._reaping = threading.Lock()
         os.set_blocking(self.fd, False)
 
     @classmethod
@@ -50,7 +51,8 @@ class Child:
         process = _context.Process(target=worker.main, args=(theirs,), name=name, daemon=True)
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _HELD_BACK)
         try:
-            process.start()
+            with cls._reaping:
+                process.start()             # waits for all that have died (multiprocessing/process.py, _cleanup)
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
             theirs.close()                  # ours is the only copy left: end of file will mean that the worker is gone
@@ -120,7 +122,7 @@ class Child:
     def kill(self) -> None:
         """SIGKILL: the only thing a stopped process obeys. Any thread; never hits a process that has inherited the number."""
         with self._reaping:
-            if not self._reaped:
+            if not self._reaped and self.process.exitcode is None:
                 os.kill(self.pid, signal.SIGKILL)
 
     def close(self) -> None:
