@@ -12,8 +12,8 @@ import time
 from hermes.errors import (BadRequest, BodyTooLarge, CallerError, ClientGone, EncodedBody, HermesError, RequestTimeout,
                            TooManyConnections)
 from hermes.frontend import http1
-from hermes.frontend.crowd import shortage_of
 from hermes.frontend.exchange import Call, Dialect, Response, Streamed, apart, id_of
+from hermes.frontend.faults import made
 from hermes.frontend.http1 import ChunkedBody, CountedBody, HeadReader, Request
 from hermes.frontend.house import House
 from hermes.frontend.lingering import SPARE, forget, forget_now, linger, linger_deaf, reset, shut
@@ -120,13 +120,10 @@ class ClientConnection:
                 call, dialect = self._meet(self._head_reader.known)
             self._refuse(call, dialect, error)
             return True
-        except (ClientGone, OSError) as error:
+        except (ClientGone, OSError):
             if call is not None and call.cancelled is not None:
                 self._keep = False
                 self._refuse(call, dialect, call.cancelled)
-                return True
-            if call is not None and (shortage := shortage_of(error)):
-                self._refuse(call, dialect, shortage)
                 return True
             if call is not None:
                 self._house.note(call, 499, "cancelled")
@@ -175,7 +172,7 @@ class ClientConnection:
                 if request.expects_100 and not self._buffer:
                     self._sock.sendall(b"HTTP/1.1 100 Continue\r\n\r\n")
                 call.body = self._take_body(request.length)
-        return route.endpoint(call), route
+        return made(route.endpoint, call), route
 
     def _refuse(self, call: Call, dialect: Dialect, error: HermesError) -> None:
         self._leave_body()
@@ -323,13 +320,10 @@ class ClientConnection:
             outcome, status = error.code, answer.status if self._sent else error.status
             self._tell(call, route.dialect, answer, error)
         except (ClientGone, OSError) as gone:
-            error = call.cancelled or shortage_of(gone)
-            if error is None or isinstance(gone, (BlockingIOError, TimeoutError)):   # who has not read for so long is not waited for again
+            if call.cancelled is None or isinstance(gone, (BlockingIOError, TimeoutError)):     # who has not read for so long is not waited for again
                 raise
-            self._keep = self._keep and call.cancelled is None
-            outcome = outcome if call.cancelled else error.code
-            status = answer.status if self._sent else error.status
-            self._tell(call, route.dialect, answer, error)
+            self._keep, status = False, answer.status if self._sent else call.cancelled.status
+            self._tell(call, route.dialect, answer, call.cancelled)
         except Exception:
             log.exception("a stream ended by an error of ours")
             outcome, status = HermesError.code, answer.status if self._sent else HermesError.status
@@ -351,13 +345,13 @@ class ClientConnection:
         waiting = self._head(call, answer.status, headers)
         if call.request.method == "HEAD":
             while not answer.source.ended:
-                answer.source.read()
+                made(answer.source.read)
             self._settle(call, promised=True)
             self._sock.sendall(waiting)
             return
         source, code = answer.source, coded and framing == "plain"
         while True:
-            data = source.read()
+            data = made(source.read)
             if code:
                 data = http1.chunk(data)
             if source.ended:

@@ -1,18 +1,10 @@
 """What all clients together may take: places at the door, and memory for bodies. Any thread."""
 
-import errno
 import threading
 from collections import OrderedDict
 from typing import Protocol
 
-from hermes.errors import BodiesParked, HermesBusy
-
-OUT_OF_DESCRIPTORS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
-
-
-def shortage_of(error: BaseException) -> HermesBusy | None:
-    """What is to be said if the error means that the machine has no descriptor, or no memory for one; it means no client."""
-    return HermesBusy("no descriptor is left for this request") if getattr(error, "errno", None) in OUT_OF_DESCRIPTORS else None
+from hermes.errors import BodiesParked
 
 
 class Guest(Protocol):

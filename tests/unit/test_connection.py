@@ -473,6 +473,20 @@ def test_no_descriptor_for_the_rest_of_a_stream(town: Town, begun: bytes) -> Non
     assert town.noted[0].error.code == "busy"
 
 
+@pytest.mark.parametrize("begun", [None, b"", b"{}\n"])
+def test_an_error_of_the_systems_that_is_not_the_clients_ends_nothing_in_silence(town: Town, caplog, begun: bytes | None) -> None:
+    """Who has left is a ClientGone of whoever has noticed."""
+    error = ProcessLookupError(errno.ESRCH, "No such process")
+    town.answer = error if begun is None else Streamed(200, Source(*[begun] if begun else [], error), "plain", in_band=DIALECT.in_band(NDJSON))
+    with town.visit() as visitor:
+        reply = visitor.ask(get())
+        if begun:
+            assert (reply.status, reply.complete, reply.records()[1:]) == (200, False, [{"error": "internal error"}])
+        else:
+            assert (reply.status, reply.complete, reply.json()) == (500, True, {"error": "internal error"})
+    assert town.notes == [(200 if begun else 500, "internal_error")] and "No such process" in caplog.text
+
+
 def test_head_that_stops(start) -> None:
     town = Town(start, head_timeout=0.05)
     with town.visit() as visitor:
