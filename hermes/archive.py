@@ -10,14 +10,13 @@ import sys
 import zipfile
 from importlib import resources
 
-MAIN = """import sys
+MAIN = """import signal
+import sys
 
 if __name__ == "__main__":
-    try:
-        from hermes.cli import main
-        sys.exit(main())
-    except KeyboardInterrupt:           # while it was still being loaded
-        sys.exit(0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)        # as in hermes/__main__.py
+    from hermes.cli import main
+    sys.exit(main())
 """
 STAMP = (1980, 1, 1, 0, 0, 0)       # the earliest a zip file knows
 

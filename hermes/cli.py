@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import os
+import signal
 import sys
 
 from hermes import __version__
@@ -82,6 +83,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def serve(options: argparse.Namespace) -> int:
+    """Until `run` hears it, Ctrl-C ends the process as it ends any other: while modules are loaded, a KeyboardInterrupt is lost in a callback of Python's own
+    now and then, and who has pressed it would wait for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     from hermes import application
     from hermes.config import ConfigError
     from hermes.observe import logs, notifier
@@ -147,8 +151,6 @@ def demo(options: argparse.Namespace) -> int:
 
 
 def simulator(options: argparse.Namespace) -> int:
-    import signal
-
     from hermes.simulator import Simulator
     # Before the line that says it listens: whoever reads that may send a signal at once.
     signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import os
+import signal
 import threading
 from types import SimpleNamespace
 
@@ -96,7 +97,7 @@ def test_a_line_of_json_has_its_end_among_its_bytes() -> None:
 def test_which_format(capfd, monkeypatch, form: str, terminal: bool, is_json: bool) -> None:
     """Every line is in it: also of what nobody has taken, and where Hermes listens. And it can be changed."""
     logger = logging.getLogger("hermes")
-    before = logger.level, logger.propagate
+    before, ctrl_c = (logger.level, logger.propagate), signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(os, "isatty", lambda number: terminal and number == 2)
     other = "logfmt" if is_json else "json"
     handler = logs.start("info", other)
@@ -257,7 +258,7 @@ def test_the_logger_of_hermes(capfd) -> None:
 
 def test_what_ends_a_thread_is_one_line(capfd) -> None:
     logger = logging.getLogger("hermes")
-    before = logger.level, logger.propagate
+    before, ctrl_c = (logger.level, logger.propagate), signal.getsignal(signal.SIGINT)
     handler = logs.start("warning", "logfmt")
     try:
         thread = threading.Thread(target=lambda: [][1], name="a b")
@@ -276,11 +277,13 @@ def test_what_ends_hermes_is_one_line(capfd, monkeypatch) -> None:
         raise RuntimeError("a\ndefect")
 
     logger = logging.getLogger("hermes")
-    before = logger.level, logger.propagate
+    before, ctrl_c = (logger.level, logger.propagate), signal.getsignal(signal.SIGINT)
     monkeypatch.setattr(application, "build", lambda path, environ, notifier: SimpleNamespace(run=run, config=SimpleNamespace(log=SimpleNamespace(level="info", format="logfmt"))))
     try:
         assert cli.main(["serve"]) == cli.FAILED
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_DFL, "it was to end Hermes at once until Hermes hears it"
     finally:
+        signal.signal(signal.SIGINT, ctrl_c)
         logger.level, logger.propagate = before
     [line] = capfd.readouterr().err.splitlines()
     assert "level=critical ended by an error of ours exception=Traceback" in line and line.endswith("RuntimeError: a\\x0adefect")
