@@ -103,11 +103,11 @@ class Sites(NamedTuple):
         if (host or request.http11) and not self._is_ours(host, reached):
             raise Forbidden("this Host is not allowed; [server] hosts, or HERMES_SERVER_HOSTS, may list it")
         if headers.get("sec-fetch-site") == "cross-site" and not (origin and self.origins.adds(origin)):
-            raise Forbidden("requests from other sites are refused; [server] origins may list theirs")
+            raise Forbidden("requests from other sites are refused; [server] origins, or HERMES_SERVER_ORIGINS, may list theirs")
         if origin is None or host and origin in (f"http://{host}", f"https://{host}"):
             return ()
         if not self.origins.allows(origin):
-            raise Forbidden("this Origin is not allowed; [server] origins may list it")
+            raise Forbidden("this Origin is not allowed; [server] origins, or HERMES_SERVER_ORIGINS, may list it")
         return self.origins.fields(origin, preflight=request.method == "OPTIONS")
 
     def _is_ours(self, host: str, reached: Callable[[], str]) -> bool:
