@@ -37,6 +37,7 @@ from hermes.observe import logs, status
 from hermes.observe.notifier import RETRY, Notifier
 from hermes.observe.usage import Reserve, Usage, UsageUnusable
 from hermes.observe.watchdog import SelfRequest, Watchdog
+from hermes.workers.child import Child
 from hermes.workers.messages import Timeouts
 from hermes.workers.supervisor import Supervisor
 
@@ -102,6 +103,13 @@ class Application:
 
     def run(self) -> bool:
         """Returns whether Hermes has been able to work at all."""
+        try:
+            return self._run()
+        except BaseException:
+            Child.end_all()                     # else the process would live on, and answer, with nobody to look after it
+            raise
+
+    def _run(self) -> bool:
         self._listen_to_signals()
         _raise_descriptor_limit()
         if self._keeper:

@@ -58,6 +58,13 @@ class Child:
             theirs.close()                  # ours is the only copy left: end of file will mean that the worker is gone
         return cls(process, ours)
 
+    @classmethod
+    def end_all(cls) -> None:
+        """Main thread only, when it has failed: at the exit multiprocessing sends each worker a SIGTERM, which none obeys, and then waits for it."""
+        with cls._reaping:
+            for process in multiprocessing.active_children():
+                process.kill()
+
     def send_job(self, job: Job, deadline: float) -> None:
         """Hand over a job. Raises OSError when the worker is gone, TimeoutError when it does not take it until `deadline`."""
         for piece in pack_job(job):             # one piece, unless the body is large

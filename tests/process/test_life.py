@@ -120,6 +120,26 @@ def test_a_second_signal_ends_it_at_once() -> None:
             client.close()
 
 
+DEFECTIVE = """
+import sys
+from hermes import application, cli
+def reload(self):
+    raise RuntimeError("a defect")
+application.Application._reload = reload
+sys.exit(cli.main(["serve", "--config", sys.argv[1]]))
+"""
+
+
+def test_an_error_of_the_main_loop_is_the_end() -> None:
+    """Whoever would start it again waits for that: without its main loop Hermes still answers, but no worker that dies is replaced."""
+    with Simulator() as ollama, Hermes(ollama.url, CONFIG, lambda config: [sys.executable, "-c", DEFECTIVE, str(config)]) as hermes:
+        eventually(lambda: hermes.staffed("m"))
+        workers = hermes.children()
+        hermes.signal(signal.SIGHUP)
+        assert hermes.wait() == 1 and len(workers) > 8
+        assert "ended by an error of ours" in hermes.lines.pop() and not any(map(cmdline, workers))
+
+
 @pytest.mark.parametrize("phase", ["starting", "idle", "prefill", "streaming"])
 def test_kill_the_parent_and_nothing_is_left(phase: str) -> None:
     """A7. No process, no connection to Ollama, and the address is free."""
