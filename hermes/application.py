@@ -141,8 +141,9 @@ class Application:
     def _listen_to_signals(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda number, _: self._signals.append(number))
-        if os.getpid() == 1:
-            signal.signal(signal.SIGCHLD, lambda *_: None)      # an orphan's death must wake the loop, to be reaped
+        # As PID 1 an orphan's death must wake the loop, to be reaped. And if whoever has started Hermes ignores the signal, so would Hermes: then the
+        # kernel buries the dead by itself, nobody learns how they died, and their numbers may be anybody's before the supervisor has heard of it.
+        signal.signal(signal.SIGCHLD, (lambda *_: None) if os.getpid() == 1 else signal.SIG_DFL)
         signal.set_wakeup_fd(self.supervisor.wake_fd, warn_on_full_buffer=False)
 
     def _heed(self, number: int) -> None:

@@ -140,6 +140,25 @@ def test_an_error_of_the_main_loop_is_the_end() -> None:
         assert "ended by an error of ours" in hermes.lines.pop() and not any(map(cmdline, workers))
 
 
+DEAF_TO_DEATHS = """
+import os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+os.execv(sys.executable, [sys.executable, "-m", "hermes", "serve", "--config", sys.argv[1]])
+"""
+
+
+def test_started_by_one_who_ignores_his_childrens_deaths() -> None:
+    """The kernel would take their exit codes, and Hermes would take them for alive."""
+    with Simulator() as ollama, Hermes(ollama.url, CONFIG, lambda config: [sys.executable, "-c", DEAF_TO_DEATHS, str(config)]) as hermes:
+        eventually(lambda: hermes.staffed("m"))
+        victim = hermes.workers("m")[0]
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: hermes.line(f"worker died pool=m pid={victim} signal=SIGKILL"))
+        eventually(lambda: hermes.staffed("m"))
+        hermes.signal(signal.SIGTERM)
+        assert hermes.wait() == 0
+
+
 @pytest.mark.parametrize("phase", ["starting", "idle", "prefill", "streaming"])
 def test_kill_the_parent_and_nothing_is_left(phase: str) -> None:
     """A7. No process, no connection to Ollama, and the address is free."""
