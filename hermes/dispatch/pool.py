@@ -260,9 +260,10 @@ class Pool:
             self._wake()
 
     def pause(self, paused: bool) -> None:
-        """While it is paused nobody gets a turn; who runs goes on, and who comes waits."""
+        """While it is paused nobody gets a turn; who runs goes on, and who comes waits. One that has been retired since its caller found it does not
+        rest: see `resize`."""
         with self._lock:
-            self._paused = paused
+            self._paused = paused and self._size > 0
             rung = self._match()
         self._ring(rung)
 

@@ -192,6 +192,17 @@ def test_whoever_waits_when_a_resting_pool_is_retired_is_still_served(staffed) -
     assert waiting.child and rung(waiting) and not pool.snapshot().paused
 
 
+def test_a_pool_that_was_retired_just_before_does_not_rest(staffed) -> None:
+    """Who pauses it found it before the reload; nobody could find it to wake it."""
+    pool = staffed()
+    running = come(pool, "x")
+    waiting = come(pool, "x")
+    pool.resize(0, 4)
+    pool.pause(True)
+    pool.release(running.child, reusable=True, took=1.0)
+    assert waiting.child and rung(waiting) and not pool.snapshot().paused
+
+
 # -- deadlines -----------------------------------------------------------------------------------------------------
 
 

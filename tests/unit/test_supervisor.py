@@ -319,8 +319,8 @@ def test_whoever_comes_to_a_pool_that_has_not_ended_gets_a_worker(world: World) 
     world.ready()
     world.pool.resize(0, 4)
     world.supervisor._drain_wake()
-    world.pool.pause(True)
-    ticket = world.pool.enter(Claim(), 60.0)
+    world.pool._caps.apply({"x": 0})
+    ticket = world.pool.enter(Claim("x"), 60.0)
     assert select.select([world.supervisor.wake_reader], [], [], 0)[0], "the supervisor has to learn that one is wanted"
     world.step()
     assert world.idle() == 1
