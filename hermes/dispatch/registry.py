@@ -155,7 +155,7 @@ class Registry:
                     rests = picture.idle_since is not None and not picture.paused       # a new pool would not know that it is paused
                     due = (picture.idle_since if rests else now) + self._defaults.dismiss_after
                     if due <= now:
-                        self._retire(place.pool, 0)
+                        self._retire(place.pool, picture.queue_limit)       # for whoever has found it already
                         self._places = {k: p for k, p in self._places.items() if k != key}
                     else:
                         soonest = min(soonest, due)

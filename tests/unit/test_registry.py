@@ -4,6 +4,7 @@ import pytest
 
 from hermes import config
 from hermes.dispatch.registry import Registry
+from hermes.dispatch.shares import Claim
 from hermes.errors import Draining
 from hermes.names import canonical
 from tests.unit.fakes import hire
@@ -75,6 +76,15 @@ def test_sweep(registry: Registry) -> None:
     assert registry.sweep(since + 1) == since + 300
     assert registry.sweep(since + 301) == float("inf")
     assert registry.find(canonical("c")) is None and pool.size == 0 and registry.find(canonical("a")) is not None
+
+
+def test_who_has_found_a_pool_that_is_swept_then_may_still_wait_there(registry: Registry) -> None:
+    pool = registry.adopt("c").pool
+    registry.sweep(pool.snapshot().idle_since + 301)
+    ticket = pool.enter(Claim(), 60.0)
+    assert pool.size == 1 and not pool.ended(), "a worker is wanted"
+    pool.leave(ticket)
+    assert pool.size == 0 and pool.ended()
 
 
 def test_a_paused_pool_is_not_swept(registry: Registry) -> None:
