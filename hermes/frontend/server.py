@@ -170,6 +170,8 @@ class Server(http.server.ThreadingHTTPServer):
             return                              # he has left already
         with self._lock:
             self._connections.add(connection)
+        if self.house.closing():
+            connection.hang_up()                # `stop_accepting` may have looked already
         try:
             connection.serve()
         finally:

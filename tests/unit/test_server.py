@@ -1,5 +1,7 @@
 """The door: who is let in when the places are taken. A real listener; what a connection does is in test_connection."""
 
+import threading
+from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
@@ -15,13 +17,16 @@ DIALECT = Dialect("test", error_line, error_line)
 LIMITS = {name: 30.0 for name in ("head_timeout", "body_timeout", "keepalive_timeout", "send_timeout", "heartbeat", "heartbeat_plain")}
 
 
+def house(closing: Callable[[], bool] = lambda: False) -> House:
+    routes = [Route("GET", "/x", DIALECT, lambda call: Response(200, b"x"))]
+    limits = Limits(SimpleNamespace(max_body=100, max_parked=100, **LIMITS))
+    return House(Router(routes, [("", DIALECT)]), limits, lambda call: None, lambda *note: None, closing)
+
+
 @pytest.fixture
 def door():
     """Room for one."""
-    routes = [Route("GET", "/x", DIALECT, lambda call: Response(200, b"x"))]
-    limits = Limits(SimpleNamespace(max_body=100, max_parked=100, **LIMITS))
-    house = House(Router(routes, [("", DIALECT)]), limits, lambda call: None, lambda *note: None, lambda: False)
-    door = Server(("127.0.0.1", 0), house, max_connections=1)
+    door = Server(("127.0.0.1", 0), house(), max_connections=1)
     door.start()
     yield door
     door.stop_accepting()
@@ -54,3 +59,22 @@ def test_the_place_is_free_again(door: Server) -> None:
         with Client(door.server_port) as client:
             assert ask(client).status == 200
         eventually(lambda: door.open == 0)
+
+
+def test_who_is_let_in_just_before_the_door_is_closed_keeps_nobody_waiting() -> None:
+    """His thread begins when the idle connections have been closed already: Hermes would not stop before he is idle for too long."""
+    closed = threading.Event()
+
+    class SlowToBegin(Server):
+        def connection(self, *args):
+            closed.wait(10)
+            return super().connection(*args)
+
+    door = SlowToBegin(("127.0.0.1", 0), house(closed.is_set), max_connections=1)
+    door.start()
+    with Client(door.server_port, timeout=10) as client:
+        eventually(lambda: door.open == 1)
+        door.stop_accepting()
+        closed.set()
+        assert not client.more()
+    eventually(lambda: door.open == 0)
