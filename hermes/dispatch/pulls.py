@@ -14,6 +14,7 @@ import threading
 
 from hermes.dispatch.bell import GONE, Bell
 from hermes.dispatch.dispatcher import Dispatcher
+from hermes.dispatch.faults import made
 from hermes.errors import ClientGone, HermesBusy, HermesError, UpstreamBroken, UpstreamFailed
 from hermes.names import canonical
 
@@ -94,9 +95,9 @@ class Pulls:
     def _run(self, pull: Pull) -> None:
         error = None
         try:
-            self._download(pull)
+            made(self._download, pull)
             self._dispatcher.derivatives.forget()
-            self._load(pull)
+            made(self._load, pull)
         except HermesError as failure:
             error = failure
         except ClientGone:

@@ -9,11 +9,11 @@ import select
 import socket
 import time
 
+from hermes.dispatch.faults import made
 from hermes.errors import (BadRequest, BodyTooLarge, CallerError, ClientGone, EncodedBody, HermesError, RequestTimeout,
                            TooManyConnections)
 from hermes.frontend import http1
 from hermes.frontend.exchange import Call, Dialect, Response, Streamed, apart, id_of
-from hermes.frontend.faults import made
 from hermes.frontend.http1 import ChunkedBody, CountedBody, HeadReader, Request
 from hermes.frontend.house import House
 from hermes.frontend.lingering import SPARE, forget, forget_now, linger, linger_deaf, reset, shut

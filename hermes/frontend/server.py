@@ -15,11 +15,11 @@ import threading
 import time
 
 from hermes.config import addresses
+from hermes.dispatch.faults import OUT_OF_DESCRIPTORS
 from hermes.errors import HermesBusy, TooManyConnections
 from hermes.frontend import http1
 from hermes.frontend.connection import READ, ClientConnection
 from hermes.frontend.exchange import new_request_id
-from hermes.frontend.faults import OUT_OF_DESCRIPTORS
 from hermes.frontend.house import House
 from hermes.observe.logs import Seldom
 

@@ -19,11 +19,12 @@ def failing() -> None:
 class Dispatcher:
     """Fails before it has asked anybody."""
 
+    error: Exception = RuntimeError("a defect")
     upstream = SimpleNamespace(timeouts=Timeouts())
     registry = SimpleNamespace(puller=lambda: None)
 
     def open(self, place: None, job: Job, client: object) -> None:
-        failing()
+        raise self.error
 
     def known(self, name: str) -> None:
         return None
@@ -41,7 +42,19 @@ def test_a_pull_that_ends_by_an_error_of_ours_is_over(new_pair, start, caplog) -
         with pytest.raises(HermesError, match="internal error"), client:     # closed, or one who waits for ever would keep his thread
             call.result(10)
         progress.close()
-    assert "Too many open files" in caplog.text and not pulls._running
+    assert "a defect" in caplog.text and not pulls._running
+
+
+def test_a_pull_for_which_no_descriptor_is_left_may_come_again(new_pair, start, caplog) -> None:
+    """Its own thread waits for its turn, and who waits takes one."""
+    dispatcher, (ours, client) = Dispatcher(), new_pair()
+    dispatcher.error = OSError(24, "Too many open files")
+    progress = Pulls(dispatcher).join("m", ours)
+    call = start(progress.events)
+    with pytest.raises(HermesBusy, match="no descriptor is left"), client:
+        call.result(10)
+    progress.close()
+    assert not caplog.text
 
 
 def test_a_pull_that_has_no_thread_is_over(new_pair, start, monkeypatch) -> None:

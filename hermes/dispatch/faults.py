@@ -1,4 +1,4 @@
-"""An OSError in a handler thread, and whose it is: the client's, the machine's, or ours."""
+"""An OSError in a handler thread or a pull's own, and whose it is: the client's, the machine's, or ours."""
 
 import errno
 from collections.abc import Callable
@@ -16,8 +16,8 @@ def _shortage(error: BaseException) -> HermesBusy | None:
 
 
 def made(work: Callable[..., Made], *args: object) -> Made:
-    """What an endpoint or a source makes. It says ClientGone of a client who has left, so an OSError from there is none of a client's connection, and
-    must not end one without a word. Raises HermesBusy, and RuntimeError where the defect is ours."""
+    """What an endpoint, a source or a pull makes. It says ClientGone of a client who has left, so an OSError from there is none of a
+    client's connection, and must not end one without a word. Raises HermesBusy, and RuntimeError where the defect is ours."""
     try:
         return work(*args)
     except OSError as error:
