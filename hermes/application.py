@@ -202,6 +202,7 @@ class Application:
 
     def _stop(self) -> None:
         """Cut what still runs, tell its clients, end the workers."""
+        self.supervisor.stopping = True
         cut = self.registry.busy()
         self.registry.refuse(Draining("Hermes is stopping"))
         if cut:

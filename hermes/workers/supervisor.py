@@ -84,7 +84,7 @@ class Supervisor:
         self.wake_reader, self._wake_writer = os.pipe()
         os.set_blocking(self.wake_reader, False)
         os.set_blocking(self._wake_writer, False)
-        self.stopping = False
+        self.stopping = False                       # nobody is started any more
         self._stood = False                         # has any worker ever said READY?
         self._reaper = os.getpid() == 1
 
@@ -121,7 +121,7 @@ class Supervisor:
         for crew in self._crews:
             self._retire(crew, now)
             self._start_due(crew, now)
-        times = [time_ for crew in self._crews if (time_ := crew.next_time()) is not None]
+        times = [time_ for crew in self._crews if not self.stopping and (time_ := crew.next_time()) is not None]
         sentinels = {child.sentinel: (crew, child) for crew in self._crews for child in crew.children}
         booting = {child.fd: (crew, child) for crew in self._crews for child in crew.starting}
         timeout = max(0.0, min([until, *times]) - time.monotonic())

@@ -120,6 +120,18 @@ def test_a_second_signal_ends_it_at_once() -> None:
             client.close()
 
 
+def test_nobody_is_born_while_the_last_words_are_said() -> None:
+    """Those who are cut off leave their places empty."""
+    with Simulator(parallel=8) as ollama, Hermes(ollama.url, f'drain_timeout = "0s"\n{CONFIG}[log]\nlevel = "debug"\n') as hermes:
+        eventually(lambda: hermes.staffed("m"))
+        workers, clients = hermes.workers("m"), streams(hermes, 8, "tokens=100000,interval=0.02")
+        hermes.signal(signal.SIGTERM)
+        assert hermes.wait() == 0, "the clients stay to the end"
+        assert sorted(int(line.rpartition("=")[2]) for line in hermes.lines if "worker left pool=m" in line) == workers
+        for client in clients:
+            client.close()
+
+
 DEFECTIVE = """
 import sys
 from hermes import application, cli

@@ -368,6 +368,20 @@ def test_stop(world: World, new_pair, stopped: bool) -> None:
     assert all(child.process.sentinel == -1 for child in world.started), "all are reaped"
 
 
+def test_stop_rests_until_somebody_has_left(world: World, monkeypatch) -> None:
+    """The places of those who have left already are no work for it."""
+    world.supervise(2)
+    world.ready()
+    last = world.started[-1]
+    last.stopped = True
+    waits: list[float | None] = []
+    wait = module.connection.wait
+    monkeypatch.setattr(module, "connection", SimpleNamespace(wait=lambda those, timeout: (waits.append(timeout), wait(those, timeout))[1]))
+    threading.Timer(0.1, last.die).start()
+    world.supervisor.stop(world.now + 10)
+    assert len(waits) < 10 and 0.0 not in waits
+
+
 def test_stop_reads_no_closed_pipe(world: World) -> None:
     """A starting worker's pipe has been closed: its number may be somebody else's by now."""
     world.stopped = True
