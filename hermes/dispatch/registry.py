@@ -127,9 +127,10 @@ class Registry:
 
     def adopt(self, name: str, remote: bool = False) -> Place:
         """A pool for a model that Ollama has and nobody listed. `remote` as in Place."""
-        key, defaults = canonical(name), self._defaults
+        key = canonical(name)
         with self._lock:
             if key not in self._places:
+                defaults = self._defaults
                 place = self._place(name, name, defaults.max_concurrency, defaults.max_queue, defaults.queue_timeout)
                 place = _loaded_as(replace(place, remote=remote), defaults)
                 place.pool.on_demand = True

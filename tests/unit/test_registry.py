@@ -70,6 +70,23 @@ def test_staffed(text: str, counts: str, new_child) -> None:
     assert registry.staffed()
 
 
+def test_a_model_that_is_found_during_a_reload_has_the_new_defaults(registry: Registry) -> None:
+    """It would keep the old ones until the next."""
+    class Door:
+        """The lock, of which somebody else has been quicker."""
+
+        def __enter__(self) -> None:
+            registry._lock = lock
+            registry.apply(settings("[defaults]\nmax_concurrency = 7\n"))
+            lock.acquire()
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    lock, registry._lock = registry._lock, Door()
+    assert registry.adopt("c").pool.size == 7
+
+
 def test_sweep(registry: Registry) -> None:
     pool = registry.adopt("c").pool
     since = pool.snapshot().idle_since
