@@ -66,10 +66,14 @@ class Crew:
         wanted = self.pool.size if self.resting_until is None else min(1, self.pool.size)
         return wanted - len(self.children)
 
+    def well(self) -> bool:
+        """Does somebody stand who was not asked to leave?"""
+        return bool(self.children - self.starting - self.leaving.keys())
+
     def next_time(self) -> float | None:
         """When something is due without anybody's asking; None = nothing is."""
         times = [child.started + BOOT_TIMEOUT for child in self.starting] + list(self.leaving.values())
-        if self.missing() > 0 or self.resting_until is not None and not self.starting:
+        if self.missing() > 0 or self.resting_until is not None and self.well():
             times.append(max(self.not_before, self.resting_until or 0.0))
         return min(times, default=None)
 
@@ -162,7 +166,7 @@ class Supervisor:
         for child in [child for child in crew.starting if now >= child.started + BOOT_TIMEOUT]:
             log.error("worker did not start in %g s pool=%s pid=%d", BOOT_TIMEOUT, crew.pool.name, child.pid)
             self._abandon(crew, child)
-        if crew.resting_until is not None and now >= crew.resting_until and crew.children - crew.starting - crew.leaving.keys():
+        if crew.resting_until is not None and now >= crew.resting_until and crew.well():
             crew.policy.forgive(now)                # somebody of the pool is well and idle: that is probe enough
             self._reopen(crew)
         if self.stopping or crew.missing() <= 0 or now < max(crew.not_before, crew.resting_until or 0.0):

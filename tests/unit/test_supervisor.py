@@ -277,6 +277,21 @@ def test_a_pool_that_was_given_up_with_a_healthy_worker_comes_back(world: World)
     assert world.pool.snapshot().closed is None and world.idle() == 2
 
 
+def test_a_pool_that_is_retired_when_it_was_given_up_is_nothing_to_look_at(world: World) -> None:
+    """The one worker that is left does not leave: until it is killed the loop would turn as fast as it can."""
+    world.stopped = True
+    world.supervise(2)
+    world.ready()
+    world.stopped = False
+    world.die_again_and_again()
+    crew, = world.supervisor._crews
+    world.later(crew.resting_until - world.now - 1)
+    world.pool.resize(0, 4)
+    world.step()
+    world.later(2)
+    assert crew.leaving and crew.next_time() == min(crew.leaving.values()) > world.now
+
+
 def test_no_process_to_be_had(world: World) -> None:
     world.cannot_start = True
     world.supervise(2)
