@@ -329,8 +329,10 @@ class ClientConnection:
             outcome, status = HermesError.code, answer.status if self._sent else HermesError.status
             self._tell(call, route.dialect, answer, HermesError("internal error"))
         finally:
-            answer.source.close()
-            self._house.note(call, status, outcome)
+            try:
+                made(answer.source.close)
+            finally:
+                self._house.note(call, status, outcome)
 
     def _send_stream(self, call: Call, answer: Streamed) -> None:
         """Raises HermesError when the source fails; the last chunk goes out only if it did not."""

@@ -487,6 +487,23 @@ def test_an_error_of_the_systems_that_is_not_the_clients_ends_nothing_in_silence
     assert town.notes == [(200 if begun else 500, "internal_error")] and "No such process" in caplog.text
 
 
+@pytest.mark.parametrize("steps", [[b"{}\n"], [UpstreamBroken("x")]])
+def test_a_source_that_cannot_be_closed_is_noted_and_is_no_client_who_has_left(town: Town, steps: list) -> None:
+    """What is not noted is never given back to who has a quota."""
+    source = Source(*steps)
+    source.close = lambda: (_ for _ in ()).throw(ProcessLookupError(errno.ESRCH, "No such process"))
+    town.answer = Streamed(200, source, "plain")
+    listener = socket.create_server(("127.0.0.1", 0))
+    with listener, socket.create_connection(listener.getsockname(), LONG) as theirs:
+        ours, _ = listener.accept()
+        with ours:
+            served = town.start(ClientConnection(ours, town.house).serve)
+            theirs.sendall(get())
+            with pytest.raises(RuntimeError, match="ProcessLookupError in Hermes itself"):
+                served.result(10)
+    assert town.notes == [(200, "ok") if steps == [b"{}\n"] else (502, "upstream_broken")]
+
+
 def test_head_that_stops(start) -> None:
     town = Town(start, head_timeout=0.05)
     with town.visit() as visitor:
