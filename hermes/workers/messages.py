@@ -31,11 +31,13 @@ import math
 import struct
 from collections import namedtuple
 from enum import IntEnum
+from functools import lru_cache
 
 _HEADER = struct.Struct(">BI")
 _LENGTH = struct.Struct(">I")
 
 DATA_MAX = 1 << 20          # an honest worker sends what one read returned: 64 KiB and a held-back piece
+ALIKE = 64                  # orders and heads that are known again; each at most as long as a request's head
 WINDOW = 2                  # BODY frames under way: one on the pipe while the other goes out; Linux's socket pair holds 176 KiB
 
 
@@ -124,10 +126,10 @@ def frame(kind: int, payload: bytes = b"") -> bytes:
 
 def pack_job(job: Job) -> list[Bytes]:
     """The JOB frame, in pieces if the body is large, so that it is not copied."""
-    order = json.dumps(job[:4] + job[5:]).encode()
+    order = _pack_order(job[:4] + job[5:])
     body = job.body if isinstance(job.body, tuple) else (job.body,)
     size = sum(map(len, body))
-    start = _HEADER.pack(Kind.JOB, _LENGTH.size + len(order) + size) + _LENGTH.pack(len(order)) + order
+    start = _HEADER.pack(Kind.JOB, len(order) + size) + order
     return [b"".join((start, *body))] if size <= DATA_MAX else [start, *body]
 
 
@@ -135,25 +137,48 @@ def unpack_job(payload: bytes) -> Job:
     try:
         (size,) = _LENGTH.unpack_from(payload)
         start = _LENGTH.size + size
-        url, method, path, headers, ending, decode, timeouts, rename, prelude, follows = json.loads(payload[_LENGTH.size:start])
-        return Job(url, method, path, _pairs(headers), memoryview(payload)[start:], ending, decode, Timeouts(*timeouts),
-                   rename and Rename(*rename), prelude and Prelude(*prelude), follows)
+        return _unpack_order(payload[_LENGTH.size:start])._replace(body=memoryview(payload)[start:])
     except (ValueError, TypeError, RecursionError, struct.error) as error:
         raise ProtocolError(f"not a job: {error}") from None
 
 
 def pack(message: Head | End | Failure) -> bytes:
-    return frame(_KINDS[type(message)], json.dumps(message).encode())
+    return _pack_head(message) if type(message) is Head else _pack(message)
 
 
 def unpack(kind: int, payload: bytes) -> Head | End | Failure:
     try:
-        fields = json.loads(payload)
-        if kind == Kind.HEAD:
-            fields[1] = _pairs(fields[1])
-        return _CLASSES[kind](*fields)
+        return _unpack_head(payload) if kind == Kind.HEAD else _CLASSES[kind](*json.loads(payload))
     except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise ProtocolError(f"not a message of kind {kind}: {error}") from None
+
+
+# A client's orders are alike but for their bodies, and so are the heads of the answers to them: to know one again costs less than JSON.
+
+
+@lru_cache(maxsize=ALIKE)
+def _pack_order(fields: tuple) -> bytes:
+    order = json.dumps(fields).encode()
+    return _LENGTH.pack(len(order)) + order
+
+
+@lru_cache(maxsize=ALIKE)
+def _unpack_order(order: bytes) -> Job:
+    url, method, path, headers, ending, decode, timeouts, rename, prelude, follows = json.loads(order)
+    return Job(url, method, path, _pairs(headers), b"", ending, decode, Timeouts(*timeouts), rename and Rename(*rename), prelude and Prelude(*prelude), follows)
+
+
+def _pack(message: Head | End | Failure) -> bytes:
+    return frame(_KINDS[type(message)], json.dumps(message).encode())
+
+
+_pack_head = lru_cache(maxsize=ALIKE)(_pack)
+
+
+@lru_cache(maxsize=ALIKE)
+def _unpack_head(payload: bytes) -> Head:
+    status, headers, framing, length = json.loads(payload)
+    return Head(status, _pairs(headers), framing, length)
 
 
 def _pairs(headers: list) -> tuple[tuple[str, str], ...]:

@@ -135,3 +135,13 @@ def test_other_side_is_never_believed_about_a_huge_frame_in_memory() -> None:
     reader = FrameReader((1 << 32) - 1)
     assert reader.feed(b"\x01\xff\xff\xff\xff") == []
     assert reader.partial
+
+
+def test_alike_is_not_the_same() -> None:
+    """Orders and heads that have been seen before are known again: each job has its own body all the same, and nothing is kept of one."""
+    jobs = [Job("http://o", "POST", "/api/chat", (("A", value),), body) for value, body in (("1", b"one"), ("1", b"two"), ("2", b"two"), ("1", b"one"))]
+    again = [unpack_job(b"".join(pack_job(job))[5:]) for job in jobs]
+    assert [(job.headers, bytes(job.body)) for job in again] == [(job.headers, job.body) for job in jobs]
+    heads = [Head(200, (("a", "b"),), "chunked"), Head(200, (("a", "b"),), "length", 1), Head(404, (("a", "b"),), "length", 1), Head(200, (("a", "b"),), "chunked")]
+    assert [unpack(Kind.HEAD, pack(head)[5:]) for head in heads] == heads
+    assert [unpack(Kind.END, pack(end)[5:]) for end in (End(1, 2), End(1, 2, 0.5))] == [End(1, 2), End(1, 2, 0.5)]
