@@ -204,14 +204,19 @@ class ClientConnection:
         return self._sock.recv(READ)
 
     def _read_head(self, deadline: float) -> Request | None:
-        """None: the client closed, or was sent away, before a request began."""
+        """None: the client closed, was sent away, or has sent only empty lines for too long, before a request began."""
         head = self._head_reader = HeadReader()
         data = self._buffer
         while True:
             head.feed(data)
             if head.request is not None:
                 break
-            data = self._read(deadline)
+            try:
+                data = self._read(deadline)
+            except RequestTimeout:
+                if head.begun:
+                    raise
+                return None
             if not data:
                 break
         self._buffer = head.rest

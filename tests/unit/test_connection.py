@@ -530,6 +530,17 @@ def test_idle_connection_is_closed_without_a_word(start) -> None:
     assert town.notes == [(200, "ok")]
 
 
+@pytest.mark.parametrize("lines", [b"\r\n", b"\r\n\r\n", b"\r"])
+def test_an_empty_line_is_no_request_that_comes_too_late(start, lines: bytes) -> None:
+    """Some clients send one behind a body (RFC 9112 §2.2): a 408 would be taken for the answer to what they ask next."""
+    town = Town(start, head_timeout=0.05)
+    with town.visit() as visitor:
+        assert visitor.send_raw(lines).at_end()
+    with town.visit() as visitor:
+        assert visitor.ask(post(b"x") + lines).body == b"x" and visitor.at_end()
+    assert town.notes == [(200, "ok")]
+
+
 def test_hang_up_on_an_idle_connection(town: Town) -> None:
     with town.visit() as visitor:
         assert visitor.ask(get()).status == 200

@@ -153,6 +153,8 @@ def test_deadlines(towns, limit: str, words: bytes, status: int) -> None:
 def test_an_idle_connection_is_closed_by_the_rules(towns) -> None:
     with Visitor(towns(keepalive_timeout=0.05)) as client:
         assert client.ending() == "whole" and client.buffer == b""
+    with Visitor(towns(head_timeout=0.5)) as client:
+        assert client.send_raw(b"\r\n").ending() == "whole" and client.buffer == b"", "an empty line is no request"
 
 
 def test_one_who_says_nothing_makes_room(towns) -> None:
