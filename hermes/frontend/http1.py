@@ -209,9 +209,10 @@ class ChunkedBody:
     """Decodes a chunked request body, strictly (RFC 9112 §7.1), each byte into its place. `ended`; then `rest` is what came behind it."""
 
     def __init__(self, limit: int):
-        self._limit = limit
+        self.limit = limit          # bytes of the whole body
         self._buffer = b""          # the beginning of a line
         self._body = bytearray()
+        self._size = 0              # bytes of the chunks that have begun
         self._left = 0              # bytes of the present chunk that are to come
         self._excess = 0            # bytes of coding beyond what honest chunks need
         self._in_chunk = False
@@ -247,8 +248,9 @@ class ChunkedBody:
         self._excess = max(0, self._excess + len(line) - 12 - size)
         if self._excess > EXCESS_MAX:
             raise BadRequest("the body's chunks are too small")
-        if len(self._body) + size > self._limit:
-            raise BodyTooLarge(f"the body is larger than {self._limit} bytes")
+        self._size += size
+        if self._size > self.limit:
+            raise BodyTooLarge(f"the body is larger than {self.limit} bytes")
         self._left, self._in_chunk = size, size > 0
         if size == 0:
             self._trailers = Fields()

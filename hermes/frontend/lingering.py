@@ -11,9 +11,8 @@ import select
 import socket
 import struct
 import time
-from math import inf
 
-from hermes.errors import BadRequest, BodyTooLarge, ClientGone, RequestTimeout
+from hermes.errors import BadRequest, ClientGone, RequestTimeout
 from hermes.frontend.upload import READ, Upload
 
 SPARE = 64 * 1024           # bytes of a body that are read for nothing, so that the connection of a refused request lives on
@@ -22,24 +21,23 @@ LINGER_BYTES = 1 << 20
 LOOK = 0.05                 # seconds between two looks at a socket that nothing wakes us for any more
 
 
-def forget(sock: socket.socket, body: Upload, seconds: float, most: float = inf) -> bool:
-    """Read the rest of `body`. False: it has not come in so many seconds. Raises BadRequest, BodyTooLarge beyond so many bytes, ClientGone, OSError."""
-    deadline, poll, size = time.monotonic() + seconds, select.poll(), 0
+def forget(sock: socket.socket, body: Upload, seconds: float) -> bool:
+    """Read the rest of `body`. False: it has not come in so many seconds. Raises CallerError, ClientGone, OSError."""
+    deadline, poll = time.monotonic() + seconds, select.poll()
     poll.register(sock, select.POLLIN)
     while not body.ended:
         if not body.ready and not poll.poll(max(0.0, min(deadline - time.monotonic(), 1e6)) * 1000):
             return False
-        size += len(body.read())
-        if size > most:
-            raise BodyTooLarge(f"the body is larger than {most} bytes")
+        body.read()
     return True
 
 
 def forget_now(sock: socket.socket, body: Upload, seconds: float, most: int) -> None:
-    """The same before the answer, and with an error for each way in which it can go wrong. Raises BadRequest, BodyTooLarge, RequestTimeout."""
+    """The same before the answer, and with an error for each way in which it can go wrong; `most`: of chunks, so many bytes. Raises CallerError."""
+    body.limit(most)
     try:
         body.invite()
-        if not forget(sock, body, seconds, most):
+        if not forget(sock, body, seconds):
             raise RequestTimeout("the request did not arrive in time")
     except ClientGone:
         raise BadRequest("the body ended too early") from None

@@ -42,6 +42,11 @@ class Upload:
             pass                                            # malformed: nobody can say where it ends
         return self.ended
 
+    def limit(self, most: int) -> None:
+        """Of chunks: refuse more bytes than that, as soon as they are said to come. What is counted says so in the head."""
+        if self._chunks is not None:
+            self._chunks.limit = most
+
     def invite(self) -> None:
         """Say 100 Continue to a client who waits for it. Raises ClientGone."""
         if self._expects_100 and not self.rest and not self.ended:
@@ -52,7 +57,7 @@ class Upload:
                 raise ClientGone from None
 
     def read(self) -> bytes:
-        """What one read gives, b"" if that is nothing for Ollama; to be called when it need not wait. Raises BadRequest, ClientGone."""
+        """What one read gives, b"" if that is nothing for Ollama; to be called when it need not wait. Raises CallerError, ClientGone."""
         data, self.rest = self.rest, b""
         if not data:
             try:

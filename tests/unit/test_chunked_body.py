@@ -56,6 +56,14 @@ def test_malformed(stream: bytes) -> None:
     assert agreed(stream) == ("malformed", b"")
 
 
+def test_what_was_taken_counts_towards_the_limit() -> None:
+    body = ChunkedBody(8)
+    body.feed(b"5\r\nhello\r\n")
+    assert body.take() == b"hello"
+    with pytest.raises(BodyTooLarge):
+        body.feed(b"4\r\n")
+
+
 @pytest.mark.parametrize("name", sorted(NO_TRAILERS))
 def test_a_trailer_that_decides_about_the_request_is_refused(name: str) -> None:
     assert agreed(b"2\r\nhi\r\n0\r\nT: 1\r\n%s: 5\r\n\r\n" % name.title().encode()) == ("malformed", b"")

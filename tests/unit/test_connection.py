@@ -837,10 +837,12 @@ def test_nothing_is_kept_for_whom_nobody_has_asked_who_he_is(start, framing: str
     ([f"Content-Length: {SPARE + 1}"], b"", 413),
     ([f"Content-Length: {SPARE + 1}", "Expect: 100-continue"], b"", 413),
     (["Transfer-Encoding: chunked"], b"%x\r\n%b\r\n" % (SPARE + 1, bytes(SPARE + 1)), 413),
+    (["Transfer-Encoding: chunked"], b"%x\r\n" % (SPARE + 1), 413),
+    (["Transfer-Encoding: chunked"], b"5\r\nhello\r\n%x\r\n" % SPARE, 413),
     (["Transfer-Encoding: chunked"], b"0_9\r\n" + BAIT, 400),
     (["Transfer-Encoding: chunked"], b"5\r\nhello", 400),
     (["Content-Length: 9"], b"hello", 400),
-], ids=["long", "long, invited", "long, chunks", "malformed", "chunks cut", "cut"])
+], ids=["long", "long, invited", "long, chunks", "long chunk", "long with what came", "malformed", "chunks cut", "cut"])
 def test_a_bad_body_is_refused_also_where_nobody_wants_one(start, fields: list[str], body: bytes, status: int) -> None:
     town = Town(start, max_body=SPARE + 1, max_parked=SPARE + 1)
     town.principal = NOBODY
