@@ -3,6 +3,7 @@
 One grammar, no repairs: what two programs could read in two ways is refused (RFC 9112 §2.2, §3, §5, §6; reliability.md §2.1).
 """
 
+import ipaddress
 import re
 from dataclasses import dataclass
 from email.utils import formatdate
@@ -139,11 +140,21 @@ def _request(method: str, target: str, http11: bool, headers: dict[str, str]) ->
     # RFC 9112 §3.2: they must be the same, and what is checked of the one must hold for the other.
     if authority is not None and headers.setdefault("host", authority).lower() != authority.lower():
         raise BadRequest("the Host header is not the host of the request target")
-    if not _AUTHORITY.match(headers.get("host", "")):
+    if not _is_authority(headers.get("host", "")):
         raise BadRequest("malformed Host header")
     connection = {token.strip(" \t").lower() for token in headers.get("connection", "").split(",")}
     keep_alive = "close" not in connection if http11 else "keep-alive" in connection and "close" not in connection
     return Request(method, path, query, headers, http11, _body_length(headers, http11), keep_alive, _expects_100(headers, http11))
+
+
+def _is_authority(host: str) -> bool:
+    """What stands in brackets has to be an address too (RFC 3986 §3.2.2)."""
+    try:
+        if host.startswith("["):
+            ipaddress.IPv6Address(host[1:host.find("]")])
+    except ValueError:
+        return False
+    return bool(_AUTHORITY.match(host))
 
 
 def _split_target(method: str, target: str) -> tuple[str, str, str | None]:

@@ -87,6 +87,7 @@ def test_target(target: bytes, path: str, query: str) -> None:
     (b"127.1", 0), (b"0x7f000001", 0),                  # names like any other: whether they are ours is the gate's affair
     (b"u@evil", 400), (b"localhost:80@evil", 400), (b"localhost:4000/#@evil", 400), (b"h/", 400), (b"h/evil", 400), (b"h#", 400), (b"h?", 400), (b"a,b", 400), (b"a b", 400),
     (b"h:", 400), (b"h:x", 400), (b"h:123456", 400), (b"h:1:2", 400), (b"http://h", 400), (b"::1", 400), (b"[::1", 400), (b"[evil]", 400), (b"[]", 400), (b"h%00", 400), (b"\xffh\xff", 400),
+    (b"[:]", 400), (b"[:::1]", 400), (b"[12345::1]", 400), (b"[1:2:3:4:5:6:7:8:9]:80", 400), (b"[::ffff:1.2.3.256]", 400), (b"[127.0.0.1]", 400),
     (b"\xc3\xa9", 400), (b"h\x85", 400), (b"h\\", 400), (b"*", 400), (b"h;", 400), (b"'h'", 400)])
 def test_host(host: bytes, expected: int) -> None:
     assert status(head(host=b"Host: " + host)) == expected
