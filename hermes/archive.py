@@ -10,11 +10,14 @@ import sys
 import zipfile
 from importlib import resources
 
-MAIN = """import signal
-import sys
+MAIN = """import sys
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)        # as in hermes/__main__.py
+    try:
+        import signal
+        signal.signal(signal.SIGINT, signal.SIG_DFL)    # as in hermes/__main__.py
+    except KeyboardInterrupt:
+        sys.exit(0)
     from hermes.cli import main
     sys.exit(main())
 """
